@@ -1,0 +1,22 @@
+"""Result rows on disk, and the tables and pictures made from them."""
+
+from octvideo.report.document import write_report
+from octvideo.report.folds import Summary, student_t_95, summarise
+from octvideo.report.plots import pareto_front, plot_accuracy_against_gmacs
+from octvideo.report.rows import ResultRow, collect_metadata, read_result, write_result
+from octvideo.report.tables import csv_table, markdown_table
+
+__all__ = [
+    "ResultRow",
+    "Summary",
+    "collect_metadata",
+    "csv_table",
+    "markdown_table",
+    "pareto_front",
+    "plot_accuracy_against_gmacs",
+    "read_result",
+    "student_t_95",
+    "summarise",
+    "write_report",
+    "write_result",
+]
