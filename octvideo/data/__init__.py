@@ -1,0 +1,42 @@
+"""Videos on disk to batches of clips: annotations, frame indices, decoding, transforms, data module."""
+
+from octvideo.data.annotations import VIDEO_EXTENSIONS, Annotations, VideoRecord, read_annotations
+from octvideo.data.datamodule import VideoDataModule
+from octvideo.data.dataset import ClipItem, VideoDataset
+from octvideo.data.decode import VideoDecodeError, VideoInfo, decode_frames, probe_video
+from octvideo.data.mix import CutMix, MixUp
+from octvideo.data.sampling import (
+    SHORT_POLICIES,
+    centre_clip,
+    clip_span,
+    random_clip,
+    stride_for_fps,
+    uniform_clips,
+)
+from octvideo.data.split import split_annotations
+from octvideo.data.transforms import EvalTransform, TrainTransform
+
+__all__ = [
+    "SHORT_POLICIES",
+    "VIDEO_EXTENSIONS",
+    "Annotations",
+    "ClipItem",
+    "CutMix",
+    "EvalTransform",
+    "MixUp",
+    "TrainTransform",
+    "VideoDataModule",
+    "VideoDataset",
+    "VideoDecodeError",
+    "VideoInfo",
+    "VideoRecord",
+    "centre_clip",
+    "clip_span",
+    "decode_frames",
+    "probe_video",
+    "random_clip",
+    "read_annotations",
+    "split_annotations",
+    "stride_for_fps",
+    "uniform_clips",
+]

@@ -1,0 +1,213 @@
+"""Lightning data module: lists of videos in, loaders of clips out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from octvideo.data.annotations import Annotations, read_annotations
+from octvideo.data.dataset import ClipItem, VideoDataset
+from octvideo.data.split import split_annotations
+
+__all__ = ["VideoDataModule"]
+
+LOADER_TIMEOUT_SECONDS = 300  # a worker that waits for ever on a broken file becomes an error
+SPLITS = ("train", "val", "test")
+STAGE_SPLITS = {
+    None: SPLITS,
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("test",),
+}
+REQUIRED_SPLITS = {"fit": "train", "validate": "val", "test": "test", "predict": "test"}
+
+
+class VideoDataModule(pl.LightningDataModule):
+    """Training, validation and test clips of a labelled video data set.
+
+    Every argument is a plain value, so that a checkpoint or a YAML file can rebuild the module.
+
+    Args:
+        train: list or folder of training videos, see :func:`read_annotations`.
+        val: list or folder of validation videos.
+        test: list or folder of test videos.
+        root: folder that relative paths start from; None is each list's own folder.
+        class_names: names, or a file of names; None takes them from the first list of train, val and test.
+        num_frames: frames of a clip.
+        frame_stride: distance between them, in frames at target_fps.
+        target_fps: rate that frame_stride refers to; None counts each video's own frames.
+        short: videos shorter than a clip: "repeat_last", "wrap" or "error".
+        frame_order: "natural", or "shuffled" as the control that hides motion.
+        short_side: (least, most) pixels of the short side in training.
+        test_short_side: pixels of the short side in validation and test.
+        crop_size: pixels of the training crop, one number or (height, width).
+        test_crop_size: pixels of the crop in validation and test; None is crop_size.
+        flip: probability of a flip in training; 0 where direction is the label.
+        color_jitter: strength of colour changes in training.
+        rand_augment: RandAugment operations in training; 0 is off.
+        rand_augment_magnitude: RandAugment strength, 0 to 30.
+        mean: per channel, on pixels in 0 .. 1.
+        std: per channel, on pixels in 0 .. 1.
+        num_clips: clips per test video.
+        num_crops: crops per test clip.
+        batch_size: clips per batch.
+        num_workers: loader processes; 0 loads in the main one.
+        cache_short_side: keep decoded videos in memory at this short side; None decodes a clip at a time.
+        val_fraction: part of train that is held out, class by class, where val is None.
+        seed: of that choice.
+
+    Raises:
+        ValueError: on setup or use, a list that is needed and not given; val given beside val_fraction.
+    """
+
+    def __init__(
+        self,
+        train: str | None = None,
+        val: str | None = None,
+        test: str | None = None,
+        root: str | None = None,
+        class_names: list[str] | str | None = None,
+        num_frames: int = 8,
+        frame_stride: int = 8,
+        target_fps: float | None = None,
+        short: str = "repeat_last",
+        frame_order: str = "natural",
+        short_side: int | Sequence[int] = (256, 320),
+        test_short_side: int = 256,
+        crop_size: int | Sequence[int] = 224,
+        test_crop_size: int | Sequence[int] | None = None,
+        flip: float = 0.5,
+        color_jitter: float = 0.0,
+        rand_augment: int = 0,
+        rand_augment_magnitude: int = 9,
+        mean: Sequence[float] = (0.45, 0.45, 0.45),
+        std: Sequence[float] = (0.225, 0.225, 0.225),
+        num_clips: int = 10,
+        num_crops: int = 3,
+        batch_size: int = 8,
+        num_workers: int = 2,
+        cache_short_side: int | None = None,
+        val_fraction: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= val_fraction < 1:
+            raise ValueError(f"val_fraction should be at least 0 and below 1, but it is {val_fraction}.")
+        if val is not None and val_fraction > 0:
+            raise ValueError(f"can't take both val ({val}) and val_fraction ({val_fraction}). Choose one.")
+        self.save_hyperparameters()
+        self._annotations: dict[str, Annotations] = {}
+        self._datasets: dict[str, VideoDataset] = {}
+        self._cache: dict[str, torch.Tensor] = {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of class i at position i."""
+        given = [split for split in SPLITS if self.hparams[split] is not None]
+        if not given:
+            raise ValueError("train, val and test are all None, so the classes are not known. Give at least one list.")
+        return self.annotations(given[0]).class_names
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def annotations(self, split: str) -> Annotations:
+        """Videos of "train", "val" or "test"; all splits share one tuple of class names.
+
+        Raises:
+            ValueError: the split has no list.
+        """
+        if split not in self._annotations:
+            if split in ("train", "val") and self.hparams["val_fraction"] > 0 and self.hparams["train"] is not None:
+                kept, held_out = split_annotations(
+                    self._read("train"), self.hparams["val_fraction"], seed=self.hparams["seed"]
+                )
+                self._annotations.update(train=kept, val=held_out)
+            else:
+                self._annotations[split] = self._read(split)
+        return self._annotations[split]
+
+    def dataset(self, split: str) -> VideoDataset:
+        """Clips of "train", "val" or "test", built on first use."""
+        if split not in self._datasets:
+            self._datasets[split] = self._build_dataset(split)
+        return self._datasets[split]
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Plain values that rebuild test clips: ``VideoDataset(annotations, mode="test", **preprocessing)``."""
+        hparams = self.hparams
+        names = ("num_frames", "frame_stride", "target_fps", "short", "frame_order", "test_short_side")
+        values = {name: hparams[name] for name in (*names, "num_clips", "num_crops")}
+        crop = hparams["crop_size"] if hparams["test_crop_size"] is None else hparams["test_crop_size"]
+        values["test_crop_size"] = crop if isinstance(crop, int) else list(crop)
+        values.update(mean=list(hparams["mean"]), std=list(hparams["std"]))
+        return values
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the lists that a stage needs, and check that they are given."""
+        required = REQUIRED_SPLITS.get(stage or "")
+        if required is not None:
+            self.annotations(required)
+        for split in STAGE_SPLITS.get(stage, SPLITS):
+            if self._is_given(split):
+                dataset = self.dataset(split)
+                if self.hparams["num_workers"] > 0:
+                    # Filled before the workers start, the cache is one copy that all of them read.
+                    dataset.fill_cache()
+
+    def train_dataloader(self) -> DataLoader[ClipItem]:
+        """Shuffled training clips; an incomplete last batch is left out, unless it is the only one."""
+        dataset = self.dataset("train")
+        drop_last = len(dataset) > self.hparams["batch_size"]
+        return self._loader(dataset, shuffle=True, drop_last=drop_last)
+
+    def val_dataloader(self) -> DataLoader[ClipItem] | list[DataLoader[ClipItem]]:
+        """Validation clips in order; an empty list where there is no validation set, which skips validation."""
+        return self._loader(self.dataset("val")) if self._is_given("val") else []
+
+    def test_dataloader(self) -> DataLoader[ClipItem]:
+        """All views of the test videos in order."""
+        return self._loader(self.dataset("test"))
+
+    def predict_dataloader(self) -> DataLoader[ClipItem]:
+        """The same as the test loader."""
+        return self.test_dataloader()
+
+    def _is_given(self, split: str) -> bool:
+        held_out = split == "val" and self.hparams["val_fraction"] > 0 and self.hparams["train"] is not None
+        return held_out or self.hparams[split] is not None
+
+    def _read(self, split: str) -> Annotations:
+        source = self.hparams[split]
+        if source is None:
+            way_out = " or set val_fraction" if split == "val" else ""
+            raise ValueError(f"{split} is None, but its videos are needed. Give {split} a list of videos{way_out}.")
+        class_names = self.hparams["class_names"]
+        first = next(name for name in SPLITS if self.hparams[name] is not None)
+        if class_names is None and split != first:
+            class_names = self.class_names
+        return read_annotations(source, root=self.hparams["root"], class_names=class_names)
+
+    def _build_dataset(self, split: str) -> VideoDataset:
+        hparams = self.hparams
+        names = ("cache_short_side", "short_side", "crop_size", "flip", "color_jitter", "rand_augment")
+        settings = {name: hparams[name] for name in (*names, "rand_augment_magnitude")}
+        return VideoDataset(self.annotations(split), mode=split, cache=self._cache, **self.preprocessing(), **settings)
+
+    def _loader(self, dataset: VideoDataset, *, shuffle: bool = False, drop_last: bool = False) -> DataLoader[ClipItem]:
+        num_workers = self.hparams["num_workers"]
+        return DataLoader(
+            dataset,
+            batch_size=self.hparams["batch_size"],
+            shuffle=shuffle,
+            drop_last=drop_last,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            timeout=LOADER_TIMEOUT_SECONDS if num_workers > 0 else 0,
+            pin_memory=torch.cuda.is_available(),
+        )

@@ -1,0 +1,191 @@
+"""Map-style data set of clips: an index in, one transformed clip with its label out."""
+
+from collections.abc import MutableMapping, Sequence
+from typing import TypedDict
+
+import torch
+from torch.utils.data import Dataset
+
+from octvideo.data.annotations import Annotations
+from octvideo.data.decode import VideoInfo, decode_frames, probe_video
+from octvideo.data.sampling import SHORT_POLICIES, centre_clip, clip_span, random_clip, stride_for_fps, uniform_clips
+from octvideo.data.transforms import EvalTransform, TrainTransform
+
+__all__ = ["FRAME_ORDERS", "MODES", "UNKNOWN_LABEL", "ClipItem", "VideoDataset"]
+
+MODES = ("train", "val", "test")
+FRAME_ORDERS = ("natural", "shuffled")
+UNKNOWN_LABEL = -1
+
+
+class ClipItem(TypedDict):
+    """One item: clip is float (C, T, H, W), video the record's index, view the number of clip and crop."""
+
+    clip: torch.Tensor
+    label: int
+    video: int
+    view: int
+
+
+class VideoDataset(Dataset[ClipItem]):
+    """Clips of labelled videos.
+
+    - "train": one random clip per video, random crop; randomness from torch's global state, so it differs by worker.
+    - "val": one item per video, its centre clip and centre crop.
+    - "test": num_clips x num_crops items per video, one per view; view = clip * num_crops + crop.
+
+    Args:
+        annotations: videos and class names.
+        num_frames: frames of a clip.
+        frame_stride: distance between them, in frames at target_fps.
+        mode: "train", "val" or "test".
+        num_clips: clips per video in test mode; the first and the last reach the ends of the video.
+        num_crops: crops per clip in test mode, along the longer side.
+        target_fps: rate that frame_stride refers to, whatever a video's own rate; None counts the video's frames.
+        short: what to do with videos shorter than a clip: "repeat_last", "wrap" or "error".
+        frame_order: "natural", or "shuffled" to hide motion from the network (a control experiment).
+        cache_short_side: keep every video in memory, decoded once, with its short side at this many pixels; for small
+            data sets, where decoding takes most of the time. None decodes a clip at a time.
+        cache: where cached videos are kept, to share them between data sets of one process; None is a new one.
+        short_side: (least, most) pixels of the short side in training.
+        crop_size: pixels of the training crop, one number or (height, width).
+        test_short_side: pixels of the short side in "val" and "test".
+        test_crop_size: pixels of the crop in "val" and "test"; None is crop_size.
+        flip: probability of a flip in training; 0 where direction is the label.
+        color_jitter: strength of colour changes in training.
+        rand_augment: RandAugment operations in training; 0 is off.
+        rand_augment_magnitude: RandAugment strength, 0 to 30.
+        mean: per channel, on pixels in 0 .. 1.
+        std: per channel, on pixels in 0 .. 1.
+
+    Shape:
+        item["clip"]: float32 (C, num_frames, crop height, crop width).
+
+    Raises:
+        ValueError: an argument out of its range. On access: a video too short under "error", or without a frame rate.
+        VideoDecodeError: on access, a video that cannot be read; the message names the file.
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations,
+        *,
+        num_frames: int,
+        frame_stride: float,
+        mode: str = "train",
+        num_clips: int = 1,
+        num_crops: int = 1,
+        target_fps: float | None = None,
+        short: str = "repeat_last",
+        frame_order: str = "natural",
+        cache_short_side: int | None = None,
+        cache: MutableMapping[str, torch.Tensor] | None = None,
+        short_side: int | Sequence[int] = (256, 320),
+        crop_size: int | Sequence[int] = 224,
+        test_short_side: int = 256,
+        test_crop_size: int | Sequence[int] | None = None,
+        flip: float = 0.5,
+        color_jitter: float = 0.0,
+        rand_augment: int = 0,
+        rand_augment_magnitude: int = 9,
+        mean: Sequence[float] = (0.45, 0.45, 0.45),
+        std: Sequence[float] = (0.225, 0.225, 0.225),
+    ) -> None:
+        _check_choice("mode", mode, MODES)
+        _check_choice("short", short, SHORT_POLICIES)
+        _check_choice("frame_order", frame_order, FRAME_ORDERS)
+        clip_span(num_frames, frame_stride)
+        if num_clips < 1:
+            raise ValueError(f"num_clips should be at least 1, but it is {num_clips}.")
+        self.annotations = annotations
+        self.num_frames, self.frame_stride, self.target_fps = num_frames, frame_stride, target_fps
+        self.mode, self.short, self.frame_order = mode, short, frame_order
+        self.num_clips, self.num_crops = (num_clips, num_crops) if mode == "test" else (1, 1)
+        self.cache_short_side = cache_short_side
+        self._cache: MutableMapping[str, torch.Tensor] = {} if cache is None else cache
+        self._last_clip: tuple[str, list[int], torch.Tensor] | None = None
+        self._train_transform = TrainTransform(
+            short_side=short_side,
+            crop_size=crop_size,
+            flip=flip,
+            color_jitter=color_jitter,
+            rand_augment=rand_augment,
+            rand_augment_magnitude=rand_augment_magnitude,
+            mean=mean,
+            std=std,
+        )
+        self._eval_transform = EvalTransform(
+            short_side=test_short_side,
+            crop_size=crop_size if test_crop_size is None else test_crop_size,
+            num_crops=self.num_crops,
+            mean=mean,
+            std=std,
+        )
+
+    @property
+    def num_views(self) -> int:
+        """Items per video."""
+        return self.num_clips * self.num_crops
+
+    def __len__(self) -> int:
+        """Number of items: videos x views."""
+        return len(self.annotations) * self.num_views
+
+    def __getitem__(self, index: int) -> ClipItem:
+        """One clip with its label, -1 where the label is not known."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"index should be 0 to {len(self) - 1}, but it is {index}.")
+        video, view = divmod(index, self.num_views)
+        record = self.annotations.records[video]
+        frames = self._read(record.path, self._frame_indices(record.path, index, view // self.num_crops))
+        if self.mode == "train":
+            clip = self._train_transform(frames)
+        else:
+            clip = self._eval_transform(frames, view % self.num_crops)
+        label = UNKNOWN_LABEL if record.label is None else record.label
+        return {"clip": clip, "label": label, "video": video, "view": view}
+
+    def fill_cache(self) -> None:
+        """Decode every video into the cache now, so that loader workers share it; nothing where caching is off."""
+        if self.cache_short_side is not None:
+            for record in self.annotations.records:
+                self._cached_video(record.path)
+
+    def _frame_indices(self, path: str, index: int, clip: int) -> list[int]:
+        info = probe_video(path)
+        try:
+            indices = self._sample(info, clip)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        if self.frame_order == "natural":
+            return indices
+        generator = None if self.mode == "train" else torch.Generator().manual_seed(index)
+        return [indices[place] for place in torch.randperm(len(indices), generator=generator).tolist()]
+
+    def _sample(self, info: VideoInfo, clip: int) -> list[int]:
+        stride = stride_for_fps(self.frame_stride, info.fps, self.target_fps)
+        if self.mode == "train":
+            return random_clip(info.num_frames, self.num_frames, stride, short=self.short)
+        if self.mode == "val":
+            return centre_clip(info.num_frames, self.num_frames, stride, short=self.short)
+        return uniform_clips(info.num_frames, self.num_frames, stride, self.num_clips, short=self.short)[clip]
+
+    def _read(self, path: str, indices: list[int]) -> torch.Tensor:
+        """Frames (T, H, W, C) from memory or from the file."""
+        if self.cache_short_side is not None:
+            return self._cached_video(path)[indices]
+        # The crops of one clip follow each other: decode it for the first of them only.
+        if self._last_clip is None or self._last_clip[:2] != (path, indices):
+            self._last_clip = (path, indices, decode_frames(path, indices))
+        return self._last_clip[2]
+
+    def _cached_video(self, path: str) -> torch.Tensor:
+        if path not in self._cache:
+            everything = range(probe_video(path).num_frames)
+            self._cache[path] = decode_frames(path, everything, short_side=self.cache_short_side)
+        return self._cache[path]
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} should be one of {', '.join(choices)}, but it is {value!r}.")
