@@ -93,8 +93,10 @@ def plot_confusion(path: str | os.PathLike, confusion: Tensor, class_names: Sequ
     counts = _checked_counts(confusion, class_names)
     totals = counts.sum(axis=1, keepdims=True)
     percent = np.where(totals > 0, 100.0 * counts / np.maximum(totals, 1), np.nan)
-    side_inches = float(np.clip(0.45 * len(counts), 3.0, 16.0))
-    figure = Figure(figsize=(side_inches + 2.6, side_inches + 1.8), layout="constrained")
+    side_inches = float(np.clip(0.45 * len(counts), 3.6, 16.0))
+    # The names' own length, at about a fourteenth of an inch per letter, comes on top of the cells.
+    names_inches = 0.07 * min(max(map(len, class_names)), 40)
+    figure = Figure(figsize=(side_inches + names_inches + 2.4, side_inches + names_inches + 1.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     image = axes.imshow(np.ma.masked_invalid(percent), cmap=_blues(), vmin=0, vmax=100)
@@ -107,29 +109,29 @@ def plot_confusion(path: str | os.PathLike, confusion: Tensor, class_names: Sequ
     if len(counts) <= _MOST_NUMBERED:
         _number_cells(axes, percent)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, format="png")
+    figure.savefig(path, dpi=150, format="png", bbox_inches="tight")
 
 
 def _blues() -> Colormap:
-    colours = colormaps["Blues"].copy()
-    colours.set_bad("0.85")
-    return colours
+    return colormaps["Blues"].with_extremes(bad="0.85")
 
 
 def _name_ticks(axes: Axes, class_names: Sequence[str], totals: np.ndarray) -> None:
     if len(class_names) > _MOST_NAMED:
         return
     size = 9.0 if len(class_names) <= 35 else 6.0
-    axes.set_xticks(range(len(class_names)), class_names, rotation=90, fontsize=size)
+    upright = len(class_names) <= 8 and max(map(len, class_names)) <= 7
+    axes.set_xticks(range(len(class_names)), class_names, rotation=0 if upright else 90, fontsize=size)
     rows = [f"{name} ({int(total)})" for name, total in zip(class_names, totals, strict=True)]
     axes.set_yticks(range(len(class_names)), rows, fontsize=size)
 
 
 def _number_cells(axes: Axes, percent: np.ndarray) -> None:
+    size = 10 if len(percent) <= 10 else 8
     for row, column in np.argwhere(np.nan_to_num(percent) > 0):
         value = percent[row, column]
         colour = "white" if value > 55 else "black"
-        axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=8)
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=size)
 
 
 def _checked_counts(confusion: Tensor, class_names: Sequence[str]) -> np.ndarray:
