@@ -63,6 +63,6 @@ def octavize(
 def _swap(model: nn.Module, swaps: dict[nn.Module, nn.Module]) -> None:
     """Put the new modules wherever the old ones are registered."""
     for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if child in swaps:
+        for name, child in list(parent._modules.items()):  # named_children leaves out a second name of one module
+            if child is not None and child in swaps:
                 setattr(parent, name, swaps[child])

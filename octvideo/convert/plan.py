@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from octvideo.layers.conv import OctConv2d, OctConv3d, why_not_octave
+from octvideo.layers.conv import OctConv2d, OctConv3d, dense_kind, why_not_octave
 from octvideo.layers.dispatch import ADD, CAT, ELEMENTWISE
 from octvideo.layers.functional import Segments, is_depthwise
 from octvideo.layers.modules import PAIRWISE_LAYERS, pair_layer
 from octvideo.layers.pair import check_alpha, low_channels, octave_factors
-
-CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -95,9 +93,11 @@ def plan_octaves(
 
 
 class _Tracer(fx.Tracer):
-    """Follows identities too: some networks pass lists of maps through them."""
+    """Keeps sub-classes of the convolutions whole; follows identities, through which some networks pass lists of maps."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if dense_kind(m) is not None:
+            return True
         return super().is_leaf_module(m, module_qualified_name) and not isinstance(m, nn.Identity)
 
 
@@ -111,7 +111,7 @@ def _trace(model: nn.Module) -> fx.Graph:
 
 
 def _is_conv(node: fx.Node, model: nn.Module) -> bool:
-    return node.op == "call_module" and type(model.get_submodule(str(node.target))) in CONVOLUTIONS
+    return node.op == "call_module" and dense_kind(model.get_submodule(str(node.target))) is not None
 
 
 def _stages(model: nn.Module, conv_names: Iterable[Any]) -> list[str]:
@@ -156,7 +156,7 @@ class _Planner:
 
     def _module(self, name: str, module: nn.Module, inputs: list[Segments | None]) -> Segments | None:
         value = inputs[0] if inputs else None
-        if type(module) in CONVOLUTIONS:
+        if dense_kind(module) is not None:
             return self._conv(name, module, value)
         if not any(map(_is_pair, inputs)):
             return value if pair_layer(module) is not None else None

@@ -86,7 +86,15 @@ class OctConv3d(nn.Conv3d):
 
 
 OctConv = OctConv2d | OctConv3d
-_OCTAVE_OF: dict[type[nn.Module], type[OctConv]] = {nn.Conv2d: OctConv2d, nn.Conv3d: OctConv3d}
+_OCTAVE_OF: dict[type[Any], type[OctConv]] = {nn.Conv2d: OctConv2d, nn.Conv3d: OctConv3d}
+
+
+def dense_kind(module: nn.Module) -> type[nn.Module] | None:
+    """`nn.Conv2d` or `nn.Conv3d` where a module is that convolution (a sub-class of it that computes the same, too)."""
+    for kind in _OCTAVE_OF:
+        if isinstance(module, kind) and type(module).forward is kind.forward:
+            return kind
+    return None
 
 
 def octave_from_dense(
@@ -106,7 +114,10 @@ def octave_from_dense(
     Raises:
         ValueError: as `OctConv3d`.
     """
-    new = _OCTAVE_OF[type(conv)](
+    kind = dense_kind(conv)
+    if kind is None:
+        raise ValueError(f"octave_from_dense takes nn.Conv2d or nn.Conv3d; got {type(conv).__name__}")
+    new = _OCTAVE_OF[kind](
         conv.in_channels,
         conv.out_channels,
         conv.kernel_size,

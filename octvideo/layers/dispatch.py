@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -69,23 +69,32 @@ def _dim(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     return args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
 
 
-def pool_pair(pool: Callable[[Tensor], Tensor], ceil_pool: Callable[[Tensor], Tensor], x: OctPair) -> OctPair:
+def pool_pair(
+    pool: Callable[[Tensor], Tensor], ceil_pool: Callable[[Tensor], Tensor], least_size: Sequence[int], x: OctPair
+) -> OctPair:
     """Pool both parts so that the low result stays an octave below the high one.
 
     A pooling that rounds down can leave the low part one element short (a map of 6 pooled to 3 has a low part of 3
-    pooled to 1, and 2 are needed): the low part is pooled rounding up, and what is too much cut off.
+    pooled to 1, and 2 are needed): the low part is pooled rounding up, and what is too much cut off. A low part that is
+    smaller than the window is first extended by its own border.
 
     Args:
         pool: the pooling, applied to the high part.
         ceil_pool: the same with ceil_mode, applied to the low part.
+        least_size: size of the smallest map that the pooling takes.
         x: pair of shape (N, C, *size).
     """
     factors = [1 if h == n else 2 for h, n in zip(x.high.shape[2:], x.low.shape[2:], strict=True)]
     high = pool_part(pool, x.high)
-    low = pool_part(ceil_pool, x.low)
+    low = pool_part(ceil_pool, _extend(x.low, least_size))
     for axis, size in enumerate(low_size(high.shape[2:], factors), start=2):
         low = low.narrow(axis, 0, size)
     return OctPair(high, low)
+
+
+def _extend(x: Tensor, least_size: Sequence[int]) -> Tensor:
+    missing = [max(least - n, 0) for least, n in zip(least_size, x.shape[2:], strict=True)]
+    return F.pad(x, [p for m in reversed(missing) for p in (0, m)], mode="replicate") if any(missing) else x
 
 
 def pool_part(pool: Callable[[Tensor], Tensor], part: Tensor) -> Tensor:

@@ -106,7 +106,15 @@ class PairPool(nn.Module):
         self.ceil_pool.ceil_mode = True  # type: ignore[assignment]
 
     def forward(self, x: OctPair | Tensor) -> OctPair | Tensor:
-        return self.pool(x) if isinstance(x, Tensor) else pool_pair(self.pool, self.ceil_pool, x)
+        if isinstance(x, Tensor):
+            return self.pool(x)
+        return pool_pair(self.pool, self.ceil_pool, self._least_size(x.high.dim() - 2), x)
+
+    def _least_size(self, num_axes: int) -> list[int]:
+        kernel, padding = (
+            [v] * num_axes if isinstance(v, int) else list(v) for v in (self.pool.kernel_size, self.pool.padding)
+        )
+        return [k - 2 * p for k, p in zip(kernel, padding, strict=True)]
 
 
 class MergeInputs:

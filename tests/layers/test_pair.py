@@ -1,0 +1,144 @@
+"""Pairs, and the layers that act on both parts."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from octvideo.layers import (
+    MergeInputs,
+    OctBatchNorm3d,
+    OctPair,
+    PairPool,
+    Pairwise,
+    avg_pool,
+    concat,
+    low_channels,
+    merge,
+    octave_factors,
+    pair_layer,
+    split,
+    upsample,
+)
+
+
+@pytest.mark.parametrize("tenths", range(11))
+def test_the_channel_split_is_free_of_rounding_slips(tenths):
+    for channels in range(1, 300):
+        assert low_channels(channels, tenths / 10) == tenths * channels // 10
+
+
+@pytest.mark.parametrize("factors", [(1, 2, 2), (2, 1, 1), (2, 2, 2), (4, 2, 2), (1, 1, 1), (8, 1, 1)])
+@pytest.mark.parametrize("size", [(8, 6, 6), (5, 7, 9), (1, 1, 1), (3, 2, 1)])
+def test_avg_pool_equals_torch_in_three_dimensions(factors, size):
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    window = [min(f, n) for f, n in zip(factors, size, strict=True)]  # torch refuses a window larger than the map
+    expected = F.avg_pool3d(x, window, factors, ceil_mode=True, count_include_pad=False)
+    torch.testing.assert_close(avg_pool(x, factors), expected)
+    assert avg_pool(x[:, :0], factors).shape[2:] == expected.shape[2:]
+
+
+@pytest.mark.parametrize("n", range(1, 40))
+def test_upsample_repeats_every_element_and_crops(n):
+    low = torch.arange(-(-n // 2), dtype=torch.float32).view(1, 1, 1, 1, -1)
+    assert upsample(low, (1, 1, n)).flatten().tolist() == [i // 2 for i in range(n)]
+
+
+@pytest.mark.parametrize("octave", ["spatial", "temporal", "spatiotemporal"])
+@pytest.mark.parametrize("alpha", [0, 0.25, 1])
+def test_split_then_merge_keeps_a_map_that_is_constant_on_the_octave_axes(octave, alpha):
+    x = torch.randn(2, 8, 1, 1, 1).expand(-1, -1, 3, 5, 4)
+    assert torch.equal(merge(split(x, alpha, octave)), x)
+
+
+@pytest.mark.parametrize("n", range(1, 17))
+@pytest.mark.parametrize("kind", [nn.MaxPool3d(2, 2), nn.MaxPool3d(3, 2, 1), nn.AvgPool3d(2, 2), nn.MaxPool3d(1, 2)])
+def test_pooled_pairs_stay_an_octave_apart(n, kind):
+    if n == 1 and kind.kernel_size == 2:
+        pytest.skip("torch pools no map that is smaller than its window")
+    x = torch.randn(1, 4, n, n, n)
+    out = PairPool(kind)(split(x, 0.5, "spatiotemporal"))
+    assert torch.equal(out.high, kind(x[:, :2]))
+    assert out.low.shape[2:] == tuple(-(-m // 2) for m in out.high.shape[2:])
+    assert PairPool(kind)(split(x, 1, "spatiotemporal")).high.shape == (1, 0, *out.high.shape[2:])
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batch_norm_keeps_one_set_of_statistics(momentum):
+    """Each part is normalised as a dense norm of its own channels would."""
+    ours = OctBatchNorm3d(6, momentum=momentum)
+    nn.init.uniform_(ours.weight)
+    parts = [nn.BatchNorm3d(4, momentum=momentum), nn.BatchNorm3d(2, momentum=momentum)]
+    for part, channels in zip(parts, (slice(0, 4), slice(4, 6)), strict=True):
+        part.weight.data, part.bias.data = ours.weight.data[channels], ours.bias.data[channels]
+    for _ in range(3):
+        pair = split(torch.randn(2, 6, 3, 4, 5), 0.34)
+        for got, part, x in zip(ours(pair), parts, pair, strict=True):
+            torch.testing.assert_close(got, part(x))
+    torch.testing.assert_close(ours.running_mean, torch.cat([p.running_mean for p in parts]))
+    torch.testing.assert_close(ours.running_var, torch.cat([p.running_var for p in parts]))
+    assert ours.num_batches_tracked == 3
+    ours.eval(), [p.eval() for p in parts]
+    torch.testing.assert_close(ours(pair).low, parts[1](pair.low))
+
+
+def test_batch_norm_of_a_tensor_is_torch():
+    dense = nn.BatchNorm3d(4)
+    ours = pair_layer(dense)
+    x = torch.randn(2, 4, 2, 3, 3)
+    assert torch.equal(ours(x), dense(x))
+    assert ours.running_mean is dense.running_mean
+    with pytest.raises(ValueError, match="of 4 channels got a pair of 3 high and 3 low"):
+        ours(split(torch.zeros(1, 6, 1, 2, 2), 0.5))
+
+
+def test_elementwise_layers_and_functions():
+    pair = split(torch.randn(1, 4, 2, 4, 4), 0.5)
+    for out in (Pairwise(nn.ReLU())(pair), F.relu(pair), torch.relu(pair), nn.ReLU()(pair)):
+        assert torch.equal(out.low, pair.low.clamp(min=0))
+        assert torch.equal(out.high, pair.high.clamp(min=0))
+    assert torch.equal(Pairwise(nn.ReLU())(pair.high), pair.high.clamp(min=0))
+    with pytest.raises(ValueError, match="without parameters; PReLU has some"):
+        Pairwise(nn.PReLU())
+    assert pair_layer(nn.Linear(2, 2)) is None
+
+
+def test_addition():
+    x = torch.randn(1, 4, 2, 5, 4)
+    pair = split(x, 0.5)
+    for total in (pair + pair, pair + x, x + pair, torch.add(pair, x), torch.add(x, pair)):
+        assert torch.equal(total.high, 2 * pair.high)
+        assert torch.equal(total.low, 2 * pair.low)
+    with pytest.raises(ValueError, match="the high parts of two pairs differ"):
+        pair + split(x, 0.25)
+    with pytest.raises(ValueError, match="cannot join a pair of 2 high and 2 low channels"):
+        pair + torch.zeros(1, 5, 2, 5, 4)
+
+
+def test_concatenation():
+    a, b = split(torch.randn(1, 4, 2, 4, 4), 0.5), torch.randn(1, 3, 2, 4, 4)
+    out = torch.cat([a, b], dim=1)
+    assert torch.equal(out.high, torch.cat([a.high, b], 1))
+    assert torch.equal(out.low, concat([b, a]).low)
+
+
+def test_other_functions_name_the_way_out():
+    pair = split(torch.randn(1, 4, 2, 4, 4), 0.5)
+    with pytest.raises(TypeError, match=r"'flatten' cannot take an octave pair: merge it first"):
+        torch.flatten(pair)
+    with pytest.raises(TypeError, match="'cat' cannot take"):
+        torch.cat([pair, pair], dim=2)
+
+
+def test_merging_hook():
+    linear = nn.Conv3d(4, 2, 1)
+    linear.register_forward_pre_hook(MergeInputs())
+    pair = split(torch.randn(1, 4, 2, 4, 4), 0.5)
+    assert torch.equal(linear(pair), linear(merge(pair)))
+
+
+def test_octaves_by_axes():
+    assert octave_factors("spatial", 2) == (2, 2)
+    with pytest.raises(ValueError, match=r"'temporal' exists for 1-D, 3-D convolutions; got a 2-D"):
+        octave_factors("temporal", 2)
+    assert isinstance(split(torch.zeros(1, 2, 3, 3), 0.5), OctPair)
