@@ -84,7 +84,7 @@ def count_macs(model: nn.Module, inputs: Any) -> CostReport:
         663552
     """
     _check_one_view(model, inputs)
-    counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
+    counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS | _WHOLE)
     # The fused attention and encoder layers of evaluation mode are one opaque operator each.
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -242,10 +242,13 @@ _CONVS = {
     aten._slow_conv2d_forward,
     aten.mkldnn_convolution,
 }
-_FORMULAS = {
+_FORMULAS: dict[Any, Callable[..., int]] = {
     **_POOL_FORMULAS,
     **_NORM_FORMULAS,
     **_UPSAMPLE_FORMULAS,
     aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention_flops,
     aten.mkldnn_convolution: _folded_conv_flops,
 }
+# The counter takes an operator apart where torch has a decomposition, as for nearest upsampling, unless its very
+# overload is registered; the count then goes by the operator above.
+_WHOLE = {getattr(op, name): formula for op, formula in _FORMULAS.items() for name in op.overloads()}
