@@ -15,11 +15,13 @@ _T_95 = (
 )
 _T_95_LARGE = ((120, 1.980), (60, 2.000), (40, 2.021), (30, 2.042))
 
-# What the runs of one experiment must share, or their mean would mean nothing.
-_COMMON = (
-    *("split", "gmacs_per_view", "gmacs_per_video", "params_m", "crop", "num_frames", "frame_stride"),
-    *("num_clips", "num_crops", "macs_unit", "macs_tool"),
+# Rows that are equal in these are runs of one experiment under one protocol.
+_KEY = (
+    *("name", "model", "alpha", "octave", "dataset", "split"),
+    *("crop", "num_frames", "frame_stride", "num_clips", "num_crops", "macs_unit", "macs_tool"),
 )
+# What such runs must share, or a network was changed under its name.
+_COMMON = ("gmacs_per_view", "gmacs_per_video", "params_m")
 
 
 @dataclass(frozen=True)
@@ -67,20 +69,21 @@ def student_t_95(degrees_of_freedom: int) -> float:
 
 
 def summarise(rows: Iterable[ResultRow]) -> list[Summary]:
-    """Average the runs of each (name, model, alpha, octave, dataset).
+    """Average the runs of each (name, model, alpha, octave, dataset) by split and protocol.
 
-    Seeds are averaged within their fold first. With two folds or more the interval is mean +- t(n - 1) * s / sqrt(n)
-    over the n folds; with one fold and several seeds it is taken over the seeds.
+    One network that was scored under two crops, clip lengths or numbers of views gives two summaries. Seeds are
+    averaged within their fold first. With two folds or more the interval is mean +- t(n - 1) * s / sqrt(n) over the n
+    folds; with one fold and several seeds it is taken over the seeds.
 
     Returns:
-        One summary per experiment, in the order of its first row.
+        One summary per experiment and protocol, in the order of its first row.
 
     Raises:
-        ValueError: two rows have the same fold and seed, or the runs of one experiment differ in cost or protocol.
+        ValueError: two rows have the same fold and seed, or the runs of one experiment differ in cost.
     """
     groups: dict[tuple, list[ResultRow]] = {}
     for row in rows:
-        groups.setdefault((row.name, row.model, row.alpha, row.octave, row.dataset), []).append(row)
+        groups.setdefault(tuple(getattr(row, name) for name in _KEY), []).append(row)
     return [_summarise_group(group) for group in groups.values()]
 
 
@@ -131,5 +134,5 @@ def _check_group(rows: Sequence[ResultRow]) -> None:
             if getattr(row, name) != getattr(first, name):
                 raise ValueError(
                     f"rows of {label} should share {name}, got {getattr(first, name)} and {getattr(row, name)}. "
-                    "Give experiments of different protocols different names."
+                    "Give different networks different names."
                 )
