@@ -18,9 +18,10 @@ from av.video.reformatter import VideoReformatter
 
 __all__ = ["VideoDecodeError", "VideoInfo", "decode_frames", "probe_video"]
 
-# decord lands on the asked frame after a seek in these; not in H.265, nor in MPEG-4 with B-frames.
+# decord lands on the asked frame after a seek in these. Not in H.265, nor in MPEG-4 with B-frames; and not even with
+# H.264 in AVI, transport streams and FLV.
 SEEK_EXACT_CODECS = frozenset({"h264", "vp9"})
-SEEK_WRONG_CONTAINERS = frozenset({"avi"})
+SEEK_EXACT_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 PROBE_CACHE_SIZE = 100_000
 WAY_OUT = "Re-encode the file (ffmpeg -i FILE -c:v libx264 NEW.mp4) or take it off the list."
 
@@ -147,9 +148,10 @@ def _reason(error: Exception) -> str:
 def _inspect(name: str, container: "av.container.InputContainer") -> VideoInfo:
     stream = _video_stream(name, container)
     codec = stream.codec_context.name
-    packets = [_Packet.of(packet) for packet in container.demux(stream) if packet.size]
+    length_size = _nal_length_size(stream.codec_context.extradata) if codec == "h264" else None
+    packets = [_Packet.of(packet, length_size) for packet in container.demux(stream) if packet.size]
     num_frames, first = 0, None
-    if codec in SEEK_EXACT_CODECS and container.format.name not in SEEK_WRONG_CONTAINERS and _are_plain(packets):
+    if codec in SEEK_EXACT_CODECS and container.format.name in SEEK_EXACT_CONTAINERS and _are_plain(packets):
         num_frames, first = _count_by_tail(name, packets)
     can_seek = num_frames > 0 and num_frames == len(packets) and _rotation(first) == 0
     if not can_seek:
@@ -178,13 +180,40 @@ class _Packet(NamedTuple):
 
     time: int
     is_keyframe: bool
-    is_shown: bool
+    is_plain: bool
 
     @classmethod
-    def of(cls, packet: "av.Packet") -> "_Packet":
-        """The packet's facts; one without a time, or to be thrown away after decoding, counts as not shown."""
+    def of(cls, packet: "av.Packet", nal_length_size: int | None) -> "_Packet":
+        """The packet's facts; nal_length_size is None where keyframes always start afresh.
+
+        A packet is not plain if it has no time, is thrown away after decoding, or is a keyframe from which H.264 does
+        not start afresh (open groups of pictures: decord counts wrong after a seek to it).
+        """
         time = packet.pts
-        return cls(time or 0, bool(packet.is_keyframe), time is not None and not packet.is_discard)
+        is_plain = time is not None and not packet.is_discard
+        if is_plain and packet.is_keyframe and nal_length_size is not None:
+            is_plain = _starts_afresh(bytes(packet), nal_length_size)
+        return cls(time or 0, bool(packet.is_keyframe), is_plain)
+
+
+def _nal_length_size(extradata: bytes | None) -> int:
+    """Bytes of the length before each H.264 unit (ISO 14496-15, 5.2.4.1); 0 where start codes separate the units."""
+    return (extradata[4] & 3) + 1 if extradata and len(extradata) > 4 and extradata[0] == 1 else 0
+
+
+def _starts_afresh(packet: bytes, nal_length_size: int) -> bool:
+    """Whether an H.264 packet holds an instantaneous decoder refresh, unit type 5 (ITU-T H.264, table 7-1)."""
+    position = 0
+    while 0 <= position < len(packet):
+        if nal_length_size:
+            start = position + nal_length_size
+            position = start + int.from_bytes(packet[position:start], "big")
+        else:
+            found = packet.find(b"\x00\x00\x01", position)
+            position = start = found + 3 if found >= 0 else len(packet)
+        if start < len(packet) and packet[start] & 31 == 5:
+            return True
+    return False
 
 
 def _are_plain(packets: Sequence[_Packet]) -> bool:
@@ -195,7 +224,7 @@ def _are_plain(packets: Sequence[_Packet]) -> bool:
     for packet in packets:
         key_time = packet.time if packet.is_keyframe else key_time
         # A frame shown before the keyframe that it follows in the file is lost by a seek to that keyframe.
-        if not packet.is_shown or packet.time < key_time:
+        if not packet.is_plain or packet.time < key_time:
             return False
     return True
 
