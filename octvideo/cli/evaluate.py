@@ -1,0 +1,58 @@
+"""`octvideo evaluate`: a checkpoint's accuracy beside its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from octvideo.cli.options import new_parser
+from octvideo.cli.results import RunFacts, score, show, write_artifacts
+from octvideo.data import VideoDataModule
+from octvideo.training import load_classifier
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Evaluate from command-line arguments."""
+    parser = new_parser("evaluate", "Score a checkpoint on labelled videos, views averaged.")
+    parser.add_argument("--checkpoint", type=str, required=True, help=".ckpt file that octvideo train wrote")
+    parser.add_argument("--data", type=str, required=True, help="list, CSV file, or folder per class")
+    parser.add_argument("--root", type=str | None, default=None, help="folder that relative paths start from")
+    parser.add_argument("--num_clips", type=int | None, default=None, help="clips per video; None as in training")
+    parser.add_argument("--num_crops", type=int | None, default=None, help="crops per clip; None as in training")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--num_workers", type=int, default=2)
+    parser.add_argument("--accelerator", type=str, default="auto")
+    parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; None is torch's choice")
+    parser.add_argument("--name", type=str, default="run", help="experiment's name in reports")
+    parser.add_argument("--dataset", type=str, default="videos", help="data set's name in reports")
+    parser.add_argument("--output", type=str, default="runs/evaluate", help="folder for the result")
+    parser.add_argument("--own_builders", action="store_true", help="import a builder that the checkpoint names")
+    options = parser.parse_args(list(arguments))
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    classifier = load_classifier(options.checkpoint, own_builders=options.own_builders)
+    views = {k: options[k] for k in ("num_clips", "num_crops") if options[k] is not None}
+    data = test_data(
+        classifier.hparams["preprocessing"] | views,
+        test=options.data,
+        root=options.root,
+        class_names=classifier.hparams["class_names"],
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+    )
+    facts = RunFacts(options.name, options.dataset, "test", seed=0)
+    row, results = score(classifier, data, "test", facts, accelerator=options.accelerator)
+    folder = Path(options.output)
+    write_artifacts(folder, row, results, classifier.hparams["class_names"], data.annotations("test"))
+    show(row)
+    print(f"  result, confusion matrix and every video's scores: {folder}")
+    return 0
+
+
+def test_data(preprocessing: dict, **options) -> VideoDataModule:
+    """The data module that makes a checkpoint's test clips."""
+    preprocessing = dict(preprocessing)
+    crop = preprocessing.pop("test_crop_size")
+    return VideoDataModule(**preprocessing, crop_size=crop, test_crop_size=crop, **options)

@@ -1,0 +1,51 @@
+"""Parsers: options read from the signatures of what they configure."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import pytorch_lightning as pl
+from jsonargparse import ArgumentParser, Namespace
+
+from octvideo.data import VideoDataModule
+from octvideo.training import VideoClassifier
+
+FROM_DATA = {"class_names", "preprocessing"}
+RUN_OWNS = {"callbacks", "logger", "default_root_dir", "plugins", "profiler", "enable_model_summary"}
+
+
+class OneLineParser(ArgumentParser):
+    """An argument parser whose errors are ValueErrors of one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise ValueError(" ".join(message.split())) from ex
+
+
+def new_parser(command: str, description: str) -> OneLineParser:
+    """A parser for `octvideo COMMAND`."""
+    return OneLineParser(prog=f"octvideo {command}", description=description)
+
+
+def training_parser() -> OneLineParser:
+    """The options of `octvideo train`: model.*, data.*, trainer.* and the run's own."""
+    parser = new_parser("train", "Train a network; every field of the config can be set on the command line.")
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_class_arguments(VideoClassifier, "model", skip=FROM_DATA)
+    parser.add_class_arguments(VideoDataModule, "data", skip={"seed"})
+    parser.add_class_arguments(pl.Trainer, "trainer", skip=RUN_OWNS)
+    parser.set_defaults({"trainer.max_epochs": 10})
+    parser.add_argument("--output", type=str, default="runs/train", help="folder of the run")
+    parser.add_argument("--name", type=str, default="run", help="experiment's name in reports")
+    parser.add_argument("--dataset", type=str, default="videos", help="data set's name in reports")
+    parser.add_argument("--fold", type=str | None, default=None, help="replaces {fold} in data.train, .val and .test")
+    parser.add_argument("--seed", type=int, default=0, help="of initial weights, data order, augmentation")
+    parser.add_argument("--ema_decay", type=float, default=0.0, help="moving average of the weights; 0 is off")
+    parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint, if any")
+    parser.add_argument("--test_checkpoint", type=str, default="best", help="best or last, for the result at the end")
+    parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; None is torch's choice")
+    return parser
+
+
+def as_plain(options: Namespace) -> dict[str, Any]:
+    """Options as nested plain dictionaries."""
+    return options.as_dict()

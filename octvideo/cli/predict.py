@@ -1,0 +1,70 @@
+"""`octvideo predict`: the five likeliest classes of each video."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from octvideo.cli.options import new_parser
+from octvideo.data import Annotations, VideoDataset, VideoDecodeError, VideoRecord
+from octvideo.training import VideoClassifier, load_classifier
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Predict from command-line arguments; the exit code is 1 where a video could not be read."""
+    parser = new_parser("predict", "Name the action in videos.")
+    parser.add_argument("videos", type=str, nargs="+", help="video files")
+    parser.add_argument("--checkpoint", type=str, required=True, help=".ckpt file that octvideo train wrote")
+    parser.add_argument("--num_clips", type=int | None, default=None, help="clips per video; None as in training")
+    parser.add_argument("--num_crops", type=int | None, default=None, help="crops per clip; None as in training")
+    parser.add_argument("--device", type=str, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--own_builders", action="store_true", help="import a builder that the checkpoint names")
+    options = parser.parse_args(list(arguments))
+    classifier = load_classifier(options.checkpoint, own_builders=options.own_builders).to(options.device)
+    views = {k: options[k] for k in ("num_clips", "num_crops") if options[k] is not None}
+    failed = 0
+    for path in options.videos:
+        try:
+            start = time.monotonic()
+            probs = predict_video(classifier, path, **views)
+        except (VideoDecodeError, FileNotFoundError, ValueError) as error:
+            failed += 1
+            print(f"octvideo: error: {' '.join(str(error).split())}", file=sys.stderr)
+            continue
+        print(f"{path} ({time.monotonic() - start:.2f} s)")
+        for prob, index in zip(*(t.tolist() for t in probs.topk(min(5, len(probs)))), strict=True):
+            print(f"  {100 * prob:5.1f} %  {classifier.hparams['class_names'][index]}")
+    return 1 if failed else 0
+
+
+@torch.inference_mode()
+def predict_video(classifier: VideoClassifier, path: str | Path, **views: int) -> Tensor:
+    """Class probabilities of one video, its softmax averaged over the checkpoint's test views.
+
+    Args:
+        classifier: trained, in evaluation mode.
+        path: video file.
+        views: num_clips, num_crops in place of the checkpoint's.
+
+    Shape:
+        (K,), sum 1.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        VideoDecodeError: it cannot be read.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"video {path} not found")
+    hparams = classifier.hparams
+    annotations = Annotations((VideoRecord(str(path), None),), tuple(hparams["class_names"]))
+    dataset = VideoDataset(annotations, mode="test", **(hparams["preprocessing"] | views))
+    probs = [
+        classifier(dataset[view]["clip"][None].to(classifier.device)).float().softmax(-1)[0]
+        for view in range(len(dataset))
+    ]
+    return torch.stack(probs).mean(0).cpu()

@@ -1,0 +1,122 @@
+"""From a classifier and a list of videos to a result row and its tables and pictures."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from octvideo.analysis import MACS_TOOL, count_macs, count_parameters, measure_latency
+from octvideo.data import Annotations, VideoDataModule
+from octvideo.evaluation import VideoResults, plot_confusion, write_confusion_csv, write_per_video_csv
+from octvideo.report import ResultRow, collect_metadata, write_result
+from octvideo.training import VideoClassifier
+
+LATENCY_RUNS = 5
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a result row says of a run beside its scores and costs; see `ResultRow`."""
+
+    name: str
+    dataset: str
+    split: str
+    seed: int
+    fold: str | None = None
+    epochs: int | None = None
+    train_seconds: float | None = None
+
+
+def score(
+    classifier: VideoClassifier, data: VideoDataModule, split: str, facts: RunFacts, *, accelerator: str = "auto"
+) -> tuple[ResultRow, VideoResults]:
+    """Score every video of a split over its views, and count the network's cost.
+
+    Args:
+        classifier: trained.
+        data: module with the split's list and the test views.
+        split: "test" (num_clips x num_crops views a video) or "val" (one view).
+        facts: what the row says of the run.
+        accelerator: Lightning's.
+    """
+    trainer = pl.Trainer(
+        accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False,
+        enable_progress_bar=False,
+    )  # fmt: skip
+    loader = data.test_dataloader() if split == "test" else data.val_dataloader()
+    trainer.test(classifier, dataloaders=loader, verbose=False)
+    results = classifier.test_results
+    if results is None:
+        raise RuntimeError(f"the {split} list gave no video to score")
+    results.num_expected = len(data.annotations(split))
+    return _row(classifier, data.dataset(split), results, facts), results
+
+
+def _row(classifier: VideoClassifier, dataset: Any, results: VideoResults, facts: RunFacts) -> ResultRow:
+    hparams, preprocessing = classifier.hparams, classifier.hparams["preprocessing"]
+    crop = preprocessing["test_crop_size"]
+    height, width = (crop, crop) if isinstance(crop, int) else crop
+    shape = (1, 3, preprocessing["num_frames"], height, width)
+    cost = count_macs(copy.deepcopy(classifier.network).to("meta"), torch.empty(shape, device="meta"))
+    latency = measure_latency(classifier.network, torch.zeros(shape, device=classifier.device), runs=LATENCY_RUNS)
+    names = hparams["class_names"]
+    return ResultRow(
+        name=facts.name,
+        model=hparams["model"],
+        alpha=hparams["alpha"],
+        octave=hparams["octave"],
+        dataset=facts.dataset,
+        split=facts.split,
+        num_videos=results.num_videos,
+        top1_percent=results.top1_percent,
+        top5_percent=results.top5_percent,
+        mean_class_percent=results.mean_class_percent,
+        gmacs_per_view=cost.gmacs,
+        gmacs_per_video=cost.gmacs * dataset.num_views,
+        params_m=count_parameters(classifier.network) / 1e6,
+        crop=f"{height}x{width}",
+        num_frames=preprocessing["num_frames"],
+        frame_stride=preprocessing["frame_stride"],
+        num_clips=dataset.num_clips,
+        num_crops=dataset.num_crops,
+        seed=facts.seed,
+        per_class_percent=dict(zip(names, results.per_class_percent.tolist(), strict=True)),
+        latency_ms=latency.median_ms,
+        latency_threads=latency.threads,
+        fold=facts.fold,
+        epochs=facts.epochs,
+        train_seconds=facts.train_seconds,
+        unreadable_videos=results.num_missing or 0,
+        macs_tool=MACS_TOOL,
+        metadata=collect_metadata(classifier.device),
+    )
+
+
+def write_artifacts(
+    folder: Path, row: ResultRow, results: VideoResults, class_names: list[str], annotations: Annotations
+) -> None:
+    """Write result.json, confusion.csv, confusion.png and videos.csv; result.json last, as the mark of a whole set."""
+    write_confusion_csv(folder / "confusion.csv", results.confusion, class_names)
+    plot_confusion(folder / "confusion.png", results.confusion, class_names)
+    write_per_video_csv(folder / "videos.csv", results, class_names, [r.path for r in annotations.records])
+    write_result(folder / "result.json", row)
+
+
+def show(row: ResultRow) -> None:
+    """Print a result with what its figures mean."""
+    lines = [
+        f"{row.model} alpha {row.alpha:g} {row.octave}: {row.num_videos} videos of {row.dataset} ({row.split}), "
+        f"{row.num_clips} clips x {row.num_crops} crops",
+        f"  top-1 {row.top1_percent:.2f} %, top-5 {row.top5_percent:.2f} %, "
+        f"mean of classes {row.mean_class_percent:.2f} %",
+        f"  {row.gmacs_per_view:.3f} GMACs per view ({row.num_frames} frames x stride {row.frame_stride}, crop "
+        f"{row.crop}), {row.gmacs_per_video:.3f} per video; {row.macs_unit}, {row.macs_tool}",
+        f"  {row.params_m:.3f} M parameters; {row.latency_ms:.1f} ms per view on {row.metadata['device']}, "
+        f"{row.latency_threads} threads",
+    ]
+    print("\n".join(lines), flush=True)

@@ -1,0 +1,205 @@
+"""`octvideo sweep`: one config over alphas, octaves, folds and seeds, several runs at a time, and a report."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from octvideo.cli.options import new_parser
+from octvideo.cli.report import find_results
+from octvideo.layers.pair import check_alpha, octave_factors
+from octvideo.report import markdown_table, read_result, write_report
+
+LOG = "log.txt"
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a sweep: its folder, and the options that set it apart."""
+
+    folder: Path
+    options: tuple[str, ...]
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.folder / "result.json").is_file()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Sweep from command-line arguments; those behind "--" go to every `octvideo train`."""
+    given, _, passed_on = _partition(list(arguments))
+    parser = new_parser("sweep", "Train and test a config over alphas, folds and seeds; finished runs are kept.")
+    parser.add_argument("--config", type=str, required=True, help="YAML file of octvideo train")
+    parser.add_argument("--variants", type=str, nargs="+", default=["0", "0.25", "0.5"], help="ALPHA or ALPHA:OCTAVE")
+    parser.add_argument("--folds", type=str, nargs="+", default=[], help="what {fold} in the config's lists becomes")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--output", type=str, default="runs/sweep", help="folder of the runs and of the report")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, the CPU's cores shared")
+    options = parser.parse_args(given)
+    runs = plan_runs(
+        options.output, options.config, options.variants, options.folds or [None], options.seeds, passed_on
+    )
+    run_all(runs, jobs=options.jobs)
+    report(options.output, runs)
+    return 0
+
+
+def _partition(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at : at + 1], arguments[at + 1 :]
+
+
+def plan_runs(
+    output: str | Path,
+    config: str | Path,
+    variants: Sequence[str],
+    folds: Sequence[str | None],
+    seeds: Sequence[int],
+    passed_on: Sequence[str] = (),
+) -> list[Run]:
+    """List the runs: every variant on every fold with every seed.
+
+    Raises:
+        FileNotFoundError: the config is missing.
+        ValueError: a variant is not ALPHA or ALPHA:OCTAVE.
+    """
+    if not Path(config).is_file():
+        raise FileNotFoundError(f"config {config} not found: give --config, a YAML file of octvideo train")
+    runs = []
+    for fold in folds:
+        for seed in seeds:
+            for alpha, octave in map(parse_variant, variants):
+                place = "-".join([*([f"fold{fold}"] if fold is not None else []), f"seed{seed}"])
+                folder = Path(output) / f"alpha{alpha:g}-{octave}" / place
+                options = ["--config", str(config), "--output", str(folder), "--resume", "--seed", str(seed)]
+                options += ["--model.alpha", f"{alpha:g}", "--model.octave", octave]
+                options += ["--fold", fold] if fold is not None else []
+                runs.append(Run(folder, (*options, *passed_on)))
+    return runs
+
+
+def parse_variant(text: str) -> tuple[float, str]:
+    """Read "0.25" or "0.25:temporal".
+
+    Raises:
+        ValueError: the alpha is no number in [0, 1], or the octave unknown.
+    """
+    alpha_text, _, octave = text.partition(":")
+    octave = octave or "spatial"
+    try:
+        alpha = float(alpha_text)
+    except ValueError:
+        raise ValueError(f"variant {text!r} must be ALPHA or ALPHA:OCTAVE, such as 0.25 or 0.25:temporal") from None
+    check_alpha(alpha, f"alpha of variant {text!r}")
+    octave_factors(octave)
+    return alpha, octave
+
+
+def run_all(runs: Iterable[Run], *, jobs: int) -> None:
+    """Run what is not finished, `jobs` at a time, with a live bar per run; an interrupt stops all of them.
+
+    Raises:
+        RuntimeError: runs failed; names each one's log and last line.
+    """
+    runs = list(runs)
+    if jobs < 1:
+        raise ValueError(f"jobs must be 1 or more; got {jobs}")
+    waiting = [r for r in runs if not r.is_finished]
+    active: dict[Run, tuple[subprocess.Popen, IO[bytes]]] = {}
+    threads = max((os.cpu_count() or 1) // jobs, 1)
+    with _progress() as progress:
+        board = _Board(progress, len(runs), len(runs) - len(waiting))
+        try:
+            while waiting or active:
+                while waiting and len(active) < jobs:
+                    active[waiting[0]] = _start(waiting[0], threads)
+                    waiting.pop(0)
+                time.sleep(POLL_SECONDS)
+                for one in list(active):
+                    board.update(one)
+                    if active[one][0].poll() is not None:
+                        active.pop(one)[1].close()
+                        board.finish(one)
+        finally:
+            _stop(active.values())
+    failed = [r for r in runs if not r.is_finished]
+    if failed:
+        details = "; ".join(f"{r.folder / LOG}: {_last_line(r.folder / LOG)}" for r in failed[:3])
+        raise RuntimeError(f"{len(failed)} of {len(runs)} runs failed: {details}")
+
+
+def _start(one: Run, threads: int) -> tuple[subprocess.Popen, IO[bytes]]:
+    one.folder.mkdir(parents=True, exist_ok=True)
+    log = open(one.folder / LOG, "ab")  # noqa: SIM115 - closed when the run ends
+    command = [sys.executable, "-m", "octvideo", "train", *one.options, "--threads", str(threads)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment), log
+
+
+def _stop(active: Iterable[tuple[subprocess.Popen, IO[bytes]]]) -> None:
+    """End what still runs: an interrupted run has its last epoch's checkpoint."""
+    for process, log in active:
+        process.terminate()
+        process.wait()
+        log.close()
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"))
+    return Progress(*columns, TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+
+
+class _Board:
+    """The live display: runs finished, and each active run's epochs."""
+
+    def __init__(self, progress: Progress, total: int, done: int) -> None:
+        self.progress = progress
+        self.all = progress.add_task("runs", total=total, completed=done, note="")
+        self.tasks: dict[Run, object] = {}
+
+    def update(self, one: Run) -> None:
+        line = _last_line(one.folder / LOG)
+        if one not in self.tasks:
+            name = "/".join(one.folder.parts[-2:])
+            self.tasks[one] = self.progress.add_task(name, total=1, note="starts")
+        if line.startswith("epoch "):
+            done, total = line.split()[1].rstrip(",").split("/")
+            note = ", ".join(line.split(", ")[1:])
+            self.progress.update(self.tasks[one], completed=int(done), total=int(total), note=note)  # type: ignore[arg-type]
+
+    def finish(self, one: Run) -> None:
+        task = self.tasks.pop(one, None)
+        if task is not None:
+            self.progress.remove_task(task)  # type: ignore[arg-type]
+        if one.is_finished:
+            row = read_result(one.folder / "result.json")
+            name = "/".join(one.folder.parts[-2:])
+            self.progress.console.print(f"{name}: top-1 {row.top1_percent:.2f} %, {row.gmacs_per_view:.3f} GMACs per view")
+            self.progress.advance(self.all)  # type: ignore[arg-type]
+
+
+def _last_line(path: Path) -> str:
+    """The last line of a log, empty where there is none."""
+    if not path.is_file():
+        return ""
+    with open(path, "rb") as file:
+        file.seek(max(path.stat().st_size - 2000, 0))
+        lines = file.read().decode("utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def report(output: str | Path, runs: Sequence[Run]) -> None:
+    """Write the report of the runs and print its table."""
+    paths = find_results([str(r.folder / "result.json") for r in runs])
+    write_report(paths, output)
+    print(markdown_table([read_result(path) for path in paths]))
+    print(f"{Path(output) / 'report.md'}, report.csv, report.png, report.svg")

@@ -1,0 +1,139 @@
+"""`octvideo train`: one run in one folder, from a config to a result row."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from octvideo.cli.options import as_plain, training_parser
+from octvideo.cli.results import RunFacts, score, show, write_artifacts
+from octvideo.data import VideoDataModule
+from octvideo.training import (
+    VideoClassifier,
+    best_checkpoint,
+    build_trainer,
+    fit,
+    last_checkpoint,
+    load_classifier,
+    load_weights,
+)
+
+RESULT = "result.json"
+SPLITS = ("train", "val", "test")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Train from command-line arguments."""
+    parser = training_parser()
+    options = parser.parse_args(list(arguments))
+    values = as_plain(options)
+    output = Path(values["output"])
+    check_folder(output, values["resume"])
+    output.mkdir(parents=True, exist_ok=True)
+    if (output / RESULT).is_file():
+        print(f"{output} is finished: {RESULT} is there")
+        return 0
+    if not values["trainer"].get("fast_dev_run"):
+        parser.save(options, output / "config.yaml", overwrite=True, skip_check=True)
+    train(values, output)
+    return 0
+
+
+def check_folder(output: Path, resume: bool) -> None:
+    """Refuse to overwrite a run.
+
+    Raises:
+        FileExistsError: the folder holds a run that is not to be resumed.
+    """
+    if not resume and (last_checkpoint(output) or (output / RESULT).is_file()):
+        raise FileExistsError(f"{output} holds a run: --resume goes on with it, another --output starts a new one")
+
+
+def train(values: dict[str, Any], output: Path) -> None:
+    """Train, test and write the result of one run.
+
+    Args:
+        values: the options of `octvideo train` as nested plain values.
+        output: the run's folder.
+    """
+    if values["threads"]:
+        torch.set_num_threads(values["threads"])
+    data = build_data(values["data"], values["fold"], values["seed"])
+    torch.manual_seed(values["seed"])
+    classifier = VideoClassifier(
+        **values["model"], class_names=list(data.class_names), preprocessing=data.preprocessing()
+    )
+    trainer = make_trainer(values, output, has_validation=data.has_validation)
+    resume = last_checkpoint(output) if values["resume"] else None
+    if values["model"]["init"] and resume is None:
+        load_weights(classifier.network, values["model"]["init"])
+    seconds = _fit_timed(classifier, data, trainer, resume)
+    if values["trainer"].get("fast_dev_run"):
+        return
+    split = "test" if values["data"]["test"] else "val" if data.has_validation else None
+    if trainer.is_global_zero and split:
+        report_run(values, output, data, split, seconds)
+
+
+def report_run(values: dict[str, Any], output: Path, data: VideoDataModule, split: str, seconds: float) -> None:
+    """Score the run's checkpoint on its test (or validation) videos and write the result beside it."""
+    checkpoint = last_checkpoint(output) if values["test_checkpoint"] == "last" else best_checkpoint(output)
+    if checkpoint is None:
+        raise FileNotFoundError(f"{output} holds no checkpoint: was training stopped in its first epoch?")
+    classifier = load_classifier(checkpoint, own_builders=True)  # its builder has just run from the config
+    facts = RunFacts(
+        name=values["name"],
+        dataset=values["dataset"],
+        split=split,
+        seed=values["seed"],
+        fold=values["fold"],
+        epochs=values["trainer"]["max_epochs"],
+        train_seconds=round(seconds, 1),
+    )
+    row, results = score(classifier, data, split, facts, accelerator=values["trainer"]["accelerator"])
+    write_artifacts(output, row, results, classifier.hparams["class_names"], data.annotations(split))
+    show(row)
+
+
+def build_data(options: dict[str, Any], fold: str | None, seed: int) -> VideoDataModule:
+    """Make the data module; "{fold}" in the lists' paths becomes the fold's name.
+
+    Raises:
+        ValueError: a list's path holds "{fold}" and no fold is given, or no training list is given.
+    """
+    options = dict(options)
+    for split in SPLITS:
+        path = options[split]
+        if path and "{fold}" in path:
+            if fold is None:
+                raise ValueError(f"data.{split} is {path!r}: give --fold, the part that replaces {{fold}}")
+            options[split] = path.replace("{fold}", fold)
+    if not options["train"]:
+        raise ValueError("data.train is not given: a list of 'path label' lines, a CSV file, or a folder per class")
+    return VideoDataModule(**options, seed=seed)
+
+
+def make_trainer(values: dict[str, Any], output: Path, *, has_validation: bool) -> pl.Trainer:
+    """Make the run's trainer from the options."""
+    return build_trainer(
+        output,
+        seed=values["seed"],
+        ema_decay=values["ema_decay"],
+        progress=sys.stdout.isatty() or bool(values["trainer"].get("enable_progress_bar")),
+        has_validation=has_validation,
+        **{k: v for k, v in values["trainer"].items() if k != "enable_progress_bar"},
+    )
+
+
+def _fit_timed(classifier: VideoClassifier, data: VideoDataModule, trainer: pl.Trainer, resume: Path | None) -> float:
+    start = time.monotonic()
+    fit(classifier, data, trainer, resume)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return time.monotonic() - start

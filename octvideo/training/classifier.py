@@ -1,0 +1,139 @@
+"""The Lightning module: a network by name, its loss, optimizer and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from octvideo.data.mix import CutMix, MixUp
+from octvideo.evaluation import VideoResults, VideoScores
+from octvideo.models import build_model
+from octvideo.training.schedule import OPTIMIZERS, build_optimizer, cosine_schedule, parameter_groups
+
+
+class VideoClassifier(pl.LightningModule):
+    """Trains and tests a video network; all arguments are plain values, so that a checkpoint rebuilds the module.
+
+    Args:
+        model: name of a builder in `octvideo.models`, or "package.module:function" of your own.
+        alpha: low-frequency share of the channels, in [0, 1]; 0 is the dense network.
+        octave: "spatial", "temporal" or "spatiotemporal".
+        dropout: drop rate before the last layer.
+        optimizer: "sgd" (Nesterov) or "adamw".
+        lr: learning rate after the warm-up.
+        momentum: of SGD; beta 1 of AdamW.
+        weight_decay: on weights; norms and biases have none.
+        warmup_epochs: epochs (also a fraction) of linear warm-up before the cosine.
+        warmup_start: learning rate at the first step, as a share of lr.
+        label_smoothing: share of the target that is spread over all classes.
+        mixup: MixUp's alpha; 0 is off.
+        cutmix: CutMix's alpha; 0 is off. With both on, each batch draws one of them.
+        init: checkpoint to start from: its weights, at any alpha; a head of other classes is left out with a notice.
+        class_names: name of class i at position i (filled in from the data).
+        preprocessing: how test clips are made (filled in from the data).
+
+    Shape:
+        batches as `octvideo.data.ClipItem`s, clips (N, C, T, H, W).
+
+    Raises:
+        ValueError: for a value out of its range, or an unknown name.
+    """
+
+    def __init__(
+        self,
+        model: str = "i3d_r50",
+        alpha: float = 0.0,
+        octave: str = "spatial",
+        dropout: float = 0.5,
+        optimizer: str = "sgd",
+        lr: float = 0.1,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        warmup_epochs: float = 0.0,
+        warmup_start: float = 0.1,
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        init: str | None = None,
+        class_names: Sequence[str] = (),
+        preprocessing: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not class_names:
+            raise ValueError("class_names is empty: give the names of the data set's classes")
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}; got {optimizer!r}")
+        _check_at_least_zero(
+            lr=lr, weight_decay=weight_decay, warmup_epochs=warmup_epochs, mixup=mixup, cutmix=cutmix
+        )
+        _check_share(dropout=dropout, momentum=momentum, warmup_start=warmup_start, label_smoothing=label_smoothing)
+        class_names, preprocessing = list(class_names), dict(preprocessing or {})
+        self.save_hyperparameters(logger=False)
+        self.network = build_model(model, num_classes=len(class_names), alpha=alpha, octave=octave, dropout=dropout)
+        self.mixers = [
+            kind(strength, len(class_names)) for kind, strength in ((MixUp, mixup), (CutMix, cutmix)) if strength
+        ]
+        self.val_scores = VideoScores(len(class_names))
+        self.test_scores = VideoScores(len(class_names))
+        self.test_results: VideoResults | None = None
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(N, C, T, H, W) -> (N, K) logits."""
+        return self.network(clips)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        clips, labels = batch["clip"], batch["label"]
+        if self.mixers:
+            mixer = self.mixers[int(torch.randint(len(self.mixers), ()))]
+            clips, labels = mixer(clips, labels)
+        loss = F.cross_entropy(self(clips).float(), labels, label_smoothing=self.hparams["label_smoothing"])
+        self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(clips))
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        logits = self._score(batch, self.val_scores)
+        loss = F.cross_entropy(logits, batch["label"])
+        self.log("val_loss", loss, on_epoch=True, sync_dist=True, batch_size=len(logits))
+
+    def on_validation_epoch_end(self) -> None:
+        top1 = self.val_scores.compute().top1_percent
+        self.val_scores.reset()
+        self.log("val_top1_percent", top1, prog_bar=True, rank_zero_only=True, sync_dist=False)
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self._score(batch, self.test_scores)
+
+    def on_test_epoch_end(self) -> None:
+        self.test_results = self.test_scores.compute()
+        self.test_scores.reset()
+
+    def configure_optimizers(self) -> Any:
+        hparams = self.hparams
+        groups = parameter_groups(self.network, hparams["weight_decay"])
+        optimizer = build_optimizer(hparams["optimizer"], groups, hparams["lr"], hparams["momentum"])
+        total = int(self.trainer.estimated_stepping_batches)
+        warmup = int(total * hparams["warmup_epochs"] / max(self.trainer.max_epochs or 1, 1))
+        schedule = cosine_schedule(optimizer, total, min(warmup, total), hparams["warmup_start"])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _score(self, batch: dict[str, Tensor], scores: VideoScores) -> Tensor:
+        logits = self(batch["clip"]).float()
+        scores.update(logits.softmax(dim=-1), batch["label"], batch["video"], batch["view"])
+        return logits
+
+
+def _check_at_least_zero(**values: float) -> None:
+    for name, value in values.items():
+        if not value >= 0:
+            raise ValueError(f"{name} must be 0 or more; got {value}")
+
+
+def _check_share(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must lie in [0, 1]; got {value}")

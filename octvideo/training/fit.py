@@ -1,0 +1,94 @@
+"""One training run in one folder: logs, checkpoints, resumption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks.weight_averaging import EMAWeightAveraging
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from octvideo.training.classifier import VideoClassifier
+from octvideo.training.progress import LineProgress
+
+CHECKPOINTS = "checkpoints"
+
+
+class EpochSeed(Callback):
+    """Seeds dropout and mixing at the start of every epoch by its number, so that a resumed run draws what the straight
+    run drew. (Clips are drawn by seed, epoch and index: see `octvideo.data.EpochSampler`.)
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == 0:  # later than on_train_epoch_start, after which loaders still draw random numbers
+            torch.manual_seed((self.seed * 1_000_003 + trainer.current_epoch) * 4096 + trainer.global_rank)
+
+
+def build_trainer(
+    output: str | Path, *, seed: int, ema_decay: float, progress: bool, has_validation: bool, **options: Any
+) -> pl.Trainer:
+    """Make the Lightning trainer of a run.
+
+    Args:
+        output: the run's folder: metrics.csv, TensorBoard events, checkpoints/.
+        seed: of the run.
+        ema_decay: decay of an exponential moving average of the weights, which is validated, saved and tested; 0 is off.
+        progress: a live bar (True), or one line per epoch.
+        has_validation: keep the best checkpoint by validation top-1 beside the last.
+        options: of `pytorch_lightning.Trainer`.
+    """
+    if not 0 <= ema_decay < 1:
+        raise ValueError(f"ema_decay must be at least 0 and below 1; got {ema_decay}")
+    output = Path(output)
+    callbacks: list[Callback] = [EpochSeed(seed), LearningRateMonitor("epoch")]
+    callbacks.append(RichProgressBar() if progress else LineProgress())
+    if ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=ema_decay))
+    if not options.get("fast_dev_run"):
+        callbacks += _checkpoints(output, has_validation)
+    return pl.Trainer(
+        default_root_dir=output,
+        logger=[CSVLogger(output, name="", version=""), TensorBoardLogger(output, name="", version="tensorboard")],
+        callbacks=callbacks,
+        enable_model_summary=False,
+        **options,
+    )
+
+
+def _checkpoints(output: Path, has_validation: bool) -> list[Callback]:
+    """The newest epoch's checkpoint, and the best one's, each by a callback of its own: one callback for both writes the
+    last only when it is the best, too."""
+    folder = output / CHECKPOINTS
+    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
+    callbacks: list[Callback] = [ModelCheckpoint(filename="last", **common)]
+    if has_validation:
+        callbacks.append(ModelCheckpoint(filename="best", monitor="val_top1_percent", mode="max", **common))
+    return callbacks
+
+
+def last_checkpoint(output: str | Path) -> Path | None:
+    """The checkpoint from which a run goes on, or None where there is none yet."""
+    path = Path(output) / CHECKPOINTS / "last.ckpt"
+    return path if path.is_file() else None
+
+
+def best_checkpoint(output: str | Path) -> Path | None:
+    """The best checkpoint by validation top-1, or the last where nothing was validated; None where there is none."""
+    path = Path(output) / CHECKPOINTS / "best.ckpt"
+    return path if path.is_file() else last_checkpoint(output)
+
+
+def fit(classifier: VideoClassifier, data: pl.LightningDataModule, trainer: pl.Trainer, resume: Path | None) -> None:
+    """Train, from the checkpoint `resume` where given."""
+    trainer.fit(classifier, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=True)
