@@ -4,6 +4,7 @@ from octvideo.data.annotations import VIDEO_EXTENSIONS, Annotations, VideoRecord
 from octvideo.data.datamodule import VideoDataModule
 from octvideo.data.dataset import ClipItem, VideoDataset
 from octvideo.data.decode import VideoDecodeError, VideoInfo, decode_frames, probe_video
+from octvideo.data.draws import EpochSampler
 from octvideo.data.mix import CutMix, MixUp
 from octvideo.data.sampling import (
     SHORT_POLICIES,
@@ -22,6 +23,7 @@ __all__ = [
     "Annotations",
     "ClipItem",
     "CutMix",
+    "EpochSampler",
     "EvalTransform",
     "MixUp",
     "TrainTransform",

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from octvideo.data.annotations import Annotations, read_annotations
 from octvideo.data.dataset import ClipItem, VideoDataset
+from octvideo.data.draws import EpochSampler
 from octvideo.data.split import split_annotations
 
 __all__ = ["VideoDataModule"]
@@ -57,7 +58,7 @@ class VideoDataModule(pl.LightningDataModule):
         num_workers: loader processes; 0 loads in the main one.
         cache_short_side: keep decoded videos in memory at this short side; None decodes a clip at a time.
         val_fraction: part of train that is held out, class by class, where val is None.
-        seed: of that choice.
+        seed: of that choice, and of what each training epoch draws.
 
     Raises:
         ValueError: on setup or use, a list that is needed and not given; val given beside val_fraction.
@@ -116,6 +117,11 @@ class VideoDataModule(pl.LightningDataModule):
         """Number of classes."""
         return len(self.class_names)
 
+    @property
+    def has_validation(self) -> bool:
+        """True where there are validation videos: a list of them, or a part of train that is held out."""
+        return self._is_given("val")
+
     def annotations(self, split: str) -> Annotations:
         """Videos of "train", "val" or "test"; all splits share one tuple of class names.
 
@@ -164,7 +170,8 @@ class VideoDataModule(pl.LightningDataModule):
         """Shuffled training clips; an incomplete last batch is left out, unless it is the only one."""
         dataset = self.dataset("train")
         drop_last = len(dataset) > self.hparams["batch_size"]
-        return self._loader(dataset, shuffle=True, drop_last=drop_last)
+        sampler = EpochSampler(len(dataset), self.hparams["seed"], self._epoch)
+        return self._loader(dataset, sampler=sampler, drop_last=drop_last)
 
     def val_dataloader(self) -> DataLoader[ClipItem] | list[DataLoader[ClipItem]]:
         """Validation clips in order; an empty list where there is no validation set, which skips validation."""
@@ -199,12 +206,17 @@ class VideoDataModule(pl.LightningDataModule):
         settings = {name: hparams[name] for name in (*names, "rand_augment_magnitude")}
         return VideoDataset(self.annotations(split), mode=split, cache=self._cache, **self.preprocessing(), **settings)
 
-    def _loader(self, dataset: VideoDataset, *, shuffle: bool = False, drop_last: bool = False) -> DataLoader[ClipItem]:
+    def _epoch(self) -> int:
+        return 0 if self.trainer is None else self.trainer.current_epoch
+
+    def _loader(
+        self, dataset: VideoDataset, *, sampler: EpochSampler | None = None, drop_last: bool = False
+    ) -> DataLoader[ClipItem]:
         num_workers = self.hparams["num_workers"]
         return DataLoader(
             dataset,
             batch_size=self.hparams["batch_size"],
-            shuffle=shuffle,
+            sampler=sampler,
             drop_last=drop_last,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,

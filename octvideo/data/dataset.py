@@ -131,8 +131,16 @@ class VideoDataset(Dataset[ClipItem]):
         """Number of items: videos x views."""
         return len(self.annotations) * self.num_views
 
-    def __getitem__(self, index: int) -> ClipItem:
-        """One clip with its label, -1 where the label is not known."""
+    def __getitem__(self, index: int | tuple[int, int]) -> ClipItem:
+        """One clip with its label, -1 where the label is not known; (index, seed) draws a training clip by that seed."""
+        if isinstance(index, tuple):
+            index, seed = index
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                return self._item(index)
+        return self._item(index)
+
+    def _item(self, index: int) -> ClipItem:
         if not 0 <= index < len(self):
             raise IndexError(f"index should be 0 to {len(self) - 1}, but it is {index}.")
         video, view = divmod(index, self.num_views)

@@ -1,0 +1,36 @@
+"""Which clips an epoch draws, and with what randomness: a function of seed and epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch.utils.data import Sampler
+
+__all__ = ["EpochSampler"]
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Shuffled (index, item seed) pairs that depend on seed and epoch only.
+
+    Neither the number of loader workers nor a resumption changes what an epoch draws.
+
+    Args:
+        length: number of items.
+        seed: of the run.
+        epoch: called at the start of each epoch for its number.
+    """
+
+    def __init__(self, length: int, seed: int, epoch: Callable[[], int]) -> None:
+        self.length, self.seed, self.epoch = length, seed, epoch
+
+    def __len__(self) -> int:
+        """Items of an epoch."""
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Every index once."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch())
+        order = torch.randperm(self.length, generator=generator).tolist()
+        seeds = torch.randint(2**62, (self.length,), generator=generator).tolist()
+        return iter(zip(order, seeds, strict=True))

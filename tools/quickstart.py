@@ -1,0 +1,14 @@
+"""Install octvideo into .venv and run the main job on the built-in videos; once more goes on after an interrupt."""
+
+import subprocess
+import sys
+
+from _venv import ROOT, install
+
+if __name__ == "__main__":
+    print("installing octvideo into .venv (the first time this downloads torch, a few GB)", flush=True)
+    program = install() / "octvideo"
+    try:
+        sys.exit(subprocess.run([program, "quickstart", *sys.argv[1:]], cwd=ROOT).returncode)
+    except KeyboardInterrupt:
+        sys.exit(130)
