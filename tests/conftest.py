@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
 
@@ -21,3 +23,32 @@ def _seeded():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+def write_video(path: Path, frames: np.ndarray, fps: int = 25) -> None:
+    """Encode (T, H, W, 3) uint8 frames as an H.264 mp4."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"threads": "1"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.fixture(scope="session")
+def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of 12 small videos, dark or bright, with the lists train.txt and test.txt and the classes' names."""
+    folder = tmp_path_factory.mktemp("two classes")
+    noise = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 4)):
+        lines = []
+        for number in range(count):
+            name = f"{split} {number}.mp4"
+            shade = noise.integers(0, 80, (12 + number, 48, 40, 3)) + 150 * (number % 2)
+            write_video(folder / name, shade.astype(np.uint8))
+            lines.append(f"{name} {number % 2}\n")
+        (folder / f"{split}.txt").write_text("".join(lines))
+    (folder / "classes.txt").write_text("dark\nbright\n")
+    return folder

@@ -114,7 +114,7 @@ def show(row: ResultRow) -> None:
         f"{row.num_clips} clips x {row.num_crops} crops",
         f"  top-1 {row.top1_percent:.2f} %, top-5 {row.top5_percent:.2f} %, "
         f"mean of classes {row.mean_class_percent:.2f} %",
-        f"  {row.gmacs_per_view:.3f} GMACs per view ({row.num_frames} frames x stride {row.frame_stride}, crop "
+        f"  {row.gmacs_per_view:.3f} GMACs per view ({row.sampling}, crop "
         f"{row.crop}), {row.gmacs_per_video:.3f} per video; {row.macs_unit}, {row.macs_tool}",
         f"  {row.params_m:.3f} M parameters; {row.latency_ms:.1f} ms per view on {row.metadata['device']}, "
         f"{row.latency_threads} threads",

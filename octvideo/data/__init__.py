@@ -11,6 +11,7 @@ from octvideo.data.sampling import (
     centre_clip,
     clip_span,
     random_clip,
+    segment_clip,
     stride_for_fps,
     uniform_clips,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "probe_video",
     "random_clip",
     "read_annotations",
+    "segment_clip",
     "split_annotations",
     "stride_for_fps",
     "uniform_clips",

@@ -38,7 +38,8 @@ class VideoDataModule(pl.LightningDataModule):
         root: folder that relative paths start from; None is each list's own folder.
         class_names: names, or a file of names; None takes them from the first list of train, val and test.
         num_frames: frames of a clip.
-        frame_stride: distance between them, in frames at target_fps.
+        frame_stride: distance between them, in frames at target_fps; None spreads the clip over the whole video, one
+            frame from each of num_frames equal segments.
         target_fps: rate that frame_stride refers to; None counts each video's own frames.
         short: videos shorter than a clip: "repeat_last", "wrap" or "error".
         frame_order: "natural", or "shuffled" as the control that hides motion.
@@ -72,7 +73,7 @@ class VideoDataModule(pl.LightningDataModule):
         root: str | None = None,
         class_names: list[str] | str | None = None,
         num_frames: int = 8,
-        frame_stride: int = 8,
+        frame_stride: int | None = 8,
         target_fps: float | None = None,
         short: str = "repeat_last",
         frame_order: str = "natural",
@@ -100,6 +101,7 @@ class VideoDataModule(pl.LightningDataModule):
         if val is not None and val_fraction > 0:
             raise ValueError(f"can't take both val ({val}) and val_fraction ({val_fraction}). Choose one.")
         self.save_hyperparameters()
+        self.first_epoch = 0  # of a resumed run: its loader starts to draw before the trainer knows its epoch
         self._annotations: dict[str, Annotations] = {}
         self._datasets: dict[str, VideoDataset] = {}
         self._cache: dict[str, torch.Tensor] = {}
@@ -207,7 +209,7 @@ class VideoDataModule(pl.LightningDataModule):
         return VideoDataset(self.annotations(split), mode=split, cache=self._cache, **self.preprocessing(), **settings)
 
     def _epoch(self) -> int:
-        return 0 if self.trainer is None else self.trainer.current_epoch
+        return max(self.first_epoch, 0 if self.trainer is None else self.trainer.current_epoch)
 
     def _loader(
         self, dataset: VideoDataset, *, sampler: EpochSampler | None = None, drop_last: bool = False

@@ -8,7 +8,15 @@ from torch.utils.data import Dataset
 
 from octvideo.data.annotations import Annotations
 from octvideo.data.decode import VideoInfo, decode_frames, probe_video
-from octvideo.data.sampling import SHORT_POLICIES, centre_clip, clip_span, random_clip, stride_for_fps, uniform_clips
+from octvideo.data.sampling import (
+    SHORT_POLICIES,
+    centre_clip,
+    clip_span,
+    random_clip,
+    segment_clip,
+    stride_for_fps,
+    uniform_clips,
+)
 from octvideo.data.transforms import EvalTransform, TrainTransform
 
 __all__ = ["FRAME_ORDERS", "MODES", "UNKNOWN_LABEL", "ClipItem", "VideoDataset"]
@@ -37,7 +45,8 @@ class VideoDataset(Dataset[ClipItem]):
     Args:
         annotations: videos and class names.
         num_frames: frames of a clip.
-        frame_stride: distance between them, in frames at target_fps.
+        frame_stride: distance between them, in frames at target_fps; None spreads the clip over the whole video, one
+            frame from each of num_frames equal segments.
         mode: "train", "val" or "test".
         num_clips: clips per video in test mode; the first and the last reach the ends of the video.
         num_crops: crops per clip in test mode, along the longer side.
@@ -71,7 +80,7 @@ class VideoDataset(Dataset[ClipItem]):
         annotations: Annotations,
         *,
         num_frames: int,
-        frame_stride: float,
+        frame_stride: float | None,
         mode: str = "train",
         num_clips: int = 1,
         num_crops: int = 1,
@@ -94,7 +103,7 @@ class VideoDataset(Dataset[ClipItem]):
         _check_choice("mode", mode, MODES)
         _check_choice("short", short, SHORT_POLICIES)
         _check_choice("frame_order", frame_order, FRAME_ORDERS)
-        clip_span(num_frames, frame_stride)
+        clip_span(num_frames, 1 if frame_stride is None else frame_stride)
         if num_clips < 1:
             raise ValueError(f"num_clips should be at least 1, but it is {num_clips}.")
         self.annotations = annotations
@@ -171,12 +180,17 @@ class VideoDataset(Dataset[ClipItem]):
         return [indices[place] for place in torch.randperm(len(indices), generator=generator).tolist()]
 
     def _sample(self, info: VideoInfo, clip: int) -> list[int]:
+        if self.frame_stride is None:
+            return segment_clip(info.num_frames, self.num_frames, self._segment_offset(clip))
         stride = stride_for_fps(self.frame_stride, info.fps, self.target_fps)
         if self.mode == "train":
             return random_clip(info.num_frames, self.num_frames, stride, short=self.short)
         if self.mode == "val":
             return centre_clip(info.num_frames, self.num_frames, stride, short=self.short)
         return uniform_clips(info.num_frames, self.num_frames, stride, self.num_clips, short=self.short)[clip]
+
+    def _segment_offset(self, clip: int) -> float:
+        return float(torch.rand(())) if self.mode == "train" else (clip + 0.5) / self.num_clips
 
     def _read(self, path: str, indices: list[int]) -> torch.Tensor:
         """Frames (T, H, W, C) from memory or from the file."""

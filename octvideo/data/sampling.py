@@ -9,6 +9,7 @@ __all__ = [
     "centre_clip",
     "clip_span",
     "random_clip",
+    "segment_clip",
     "stride_for_fps",
     "uniform_clips",
 ]
@@ -135,6 +136,33 @@ def uniform_clips(
     room = max(video_frames - offsets[-1] - 1, 0)
     starts = [room // 2] if num_clips == 1 else [i * room // (num_clips - 1) for i in range(num_clips)]
     return [_place(offsets, start, video_frames, short) for start in starts]
+
+
+def segment_clip(video_frames: int, num_frames: int, offset: float) -> list[int]:
+    """Frame indices spread over the whole video: one from each of num_frames equal segments.
+
+    Index ``i`` is ``floor((i + offset) * video_frames / num_frames)`` (the segments of Wang et al., "Temporal Segment
+    Networks", ECCV 2016, with one offset for all of them). A video shorter than the clip repeats frames.
+
+    Args:
+        video_frames: frames of the video.
+        num_frames: frames of the clip.
+        offset: place within a segment, in [0, 1); 0.5 is the middle.
+
+    Raises:
+        ValueError: an argument out of its range.
+
+    Example:
+        >>> segment_clip(20, 4, 0.5)
+        [2, 7, 12, 17]
+    """
+    if video_frames < 1:
+        raise ValueError(f"video_frames should be at least 1, but it is {video_frames}.")
+    if num_frames < 1:
+        raise ValueError(f"num_frames should be at least 1, but it is {num_frames}.")
+    if not 0 <= offset < 1:
+        raise ValueError(f"offset should be at least 0 and below 1, but it is {offset}.")
+    return [int((i + offset) * video_frames / num_frames) for i in range(num_frames)]
 
 
 def _offsets(num_frames: int, frame_stride: float) -> list[int]:

@@ -35,7 +35,8 @@ class ResultRow:
         gmacs_per_video: gmacs_per_view times num_clips times num_crops.
         params_m: 10^6 parameters.
         crop: height and width of the network's input in pixels, such as "224x224".
-        num_frames, frame_stride: frames of a clip, and the step between two of them.
+        num_frames, frame_stride: frames of a clip, and the step between two of them; None is one frame from each of
+            num_frames equal segments of the video.
         num_clips, num_crops: views of a video.
         seed: seed of the training run.
         per_class_percent: accuracy by class name; None for a class without a video.
@@ -65,7 +66,7 @@ class ResultRow:
     params_m: float
     crop: str
     num_frames: int
-    frame_stride: int
+    frame_stride: float | None
     num_clips: int
     num_crops: int
     seed: int
@@ -80,14 +81,22 @@ class ResultRow:
     macs_tool: str = MACS_TOOL
     metadata: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def sampling(self) -> str:
+        """How a clip's frames were drawn, in words."""
+        step = "spread over the video" if self.frame_stride is None else f"x stride {self.frame_stride:g}"
+        return f"{self.num_frames} frames {step}"
+
     def __post_init__(self) -> None:
         for name in ("top1_percent", "top5_percent", "mean_class_percent"):
             _check_range(name, getattr(self, name), 0, 100)
         _check_range("alpha", self.alpha, 0, 1)
         for name in ("gmacs_per_view", "gmacs_per_video", "params_m"):
             _check_range(name, getattr(self, name), 0, math.inf)
-        for name in ("num_videos", "num_frames", "frame_stride", "num_clips", "num_crops"):
+        for name in ("num_videos", "num_frames", "num_clips", "num_crops"):
             _check_range(name, getattr(self, name), 1, math.inf)
+        if self.frame_stride is not None:
+            _check_range("frame_stride", self.frame_stride, 0, math.inf)
 
 
 def _check_range(name: str, value: Any, low: float, high: float) -> None:

@@ -10,7 +10,7 @@ from octvideo.report.rows import ResultRow
 
 def view_protocol(row: ResultRow) -> str:
     """What one view is, such as "224x224 crop, 8 frames x stride 8"."""
-    return f"{row.crop} crop, {row.num_frames} frames x stride {row.frame_stride}"
+    return f"{row.crop} crop, {row.sampling}"
 
 
 def views_protocol(row: ResultRow) -> str:

@@ -11,6 +11,8 @@ from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelChec
 from pytorch_lightning.callbacks.weight_averaging import EMAWeightAveraging
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
+from octvideo.data import VideoDataModule
+from octvideo.training.checkpoints import read_checkpoint
 from octvideo.training.classifier import VideoClassifier
 from octvideo.training.progress import LineProgress
 
@@ -89,6 +91,12 @@ def best_checkpoint(output: str | Path) -> Path | None:
     return path if path.is_file() else last_checkpoint(output)
 
 
-def fit(classifier: VideoClassifier, data: pl.LightningDataModule, trainer: pl.Trainer, resume: Path | None) -> None:
-    """Train, from the checkpoint `resume` where given."""
+def fit(classifier: VideoClassifier, data: VideoDataModule, trainer: pl.Trainer, resume: Path | None) -> None:
+    """Train, from the checkpoint `resume` where given.
+
+    Raises:
+        ValueError: `resume` cannot be read.
+    """
+    if resume is not None:
+        data.first_epoch = read_checkpoint(resume)["epoch"] + 1
     trainer.fit(classifier, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=True)

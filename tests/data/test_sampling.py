@@ -5,7 +5,15 @@ from itertools import pairwise
 import pytest
 import torch
 
-from octvideo.data import SHORT_POLICIES, centre_clip, clip_span, random_clip, stride_for_fps, uniform_clips
+from octvideo.data import (
+    SHORT_POLICIES,
+    centre_clip,
+    clip_span,
+    random_clip,
+    segment_clip,
+    stride_for_fps,
+    uniform_clips,
+)
 
 
 @pytest.mark.parametrize(("num_frames", "frame_stride", "span"), [(1, 5, 1), (8, 8, 57), (32, 2, 63), (4, 1, 4)])
@@ -83,3 +91,16 @@ def test_stride_follows_the_frame_rate():
 def test_errors_name_the_argument_and_the_way_out(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_segments_cover_the_whole_video():
+    """One frame from each equal segment, whatever the offset; short videos repeat frames in order."""
+    for video_frames in (1, 5, 16, 17, 183):
+        for offset in (0.0, 0.5, 0.999):
+            indices = segment_clip(video_frames, 16, offset)
+            for i, index in enumerate(indices):
+                assert i * video_frames / 16 - 1 < index < (i + 1) * video_frames / 16
+            assert indices == sorted(indices)
+    for arguments, message in (((0, 4, 0.5), "video_frames"), ((4, 0, 0.5), "num_frames"), ((4, 4, 1.0), "offset")):
+        with pytest.raises(ValueError, match=message):
+            segment_clip(*arguments)
