@@ -40,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
         print(f"{output} is finished: {RESULT} is there")
         return 0
     if not values["trainer"].get("fast_dev_run"):
-        parser.save(options, output / "config.yaml", overwrite=True, skip_check=True)
+        parser.save(options, output / "config.yaml", overwrite=True)
     train(values, output)
     return 0
 

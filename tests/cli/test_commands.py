@@ -1,0 +1,224 @@
+"""The `octvideo` command: what it does, and what it says when something is wrong."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from octvideo.cli import main
+from octvideo.cli.main import COMMANDS
+from octvideo.cli.options import training_parser
+from octvideo.cli.sweep import parse_variant, plan_runs, run_all
+from octvideo.report import read_result
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+SMALL = {
+    "model.model": "resnet3d_tiny", "model.optimizer": "adamw", "model.lr": 0.003, "data.num_frames": 4,
+    "data.frame_stride": 2, "data.short_side": "[32, 36]", "data.test_short_side": 32, "data.crop_size": 32,
+    "data.num_clips": 2, "data.num_crops": 1, "data.batch_size": 4, "data.num_workers": 0, "trainer.max_epochs": 2,
+    "trainer.accelerator": "cpu", "threads": 1,
+}  # fmt: skip
+
+
+def arguments(folder, output, **changes):
+    values = {**SMALL, "data.train": folder / "train.txt", "data.test": folder / "test.txt", "output": output, **changes}
+    return ["train", *(text for name, value in values.items() for text in (f"--{name}", str(value)))]
+
+
+def run(capsys, *given):
+    code = main(list(map(str, given)))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture(scope="module")
+def trained(two_classes, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "run"
+    assert main(arguments(two_classes, output, **{"model.alpha": 0.25, "ema_decay": 0.5})) == 0
+    return output
+
+
+def test_training_writes_a_result_that_says_what_it_is(trained):
+    values = json.loads((trained / "result.json").read_text())
+    assert values["alpha"] == 0.25
+    assert values["num_videos"] == 4
+    assert (values["crop"], values["num_frames"], values["frame_stride"]) == ("32x32", 4, 2)
+    assert values["gmacs_per_video"] == pytest.approx(2 * values["gmacs_per_view"])
+    assert values["macs_unit"] == "multiply-adds"
+    assert set(values["per_class_percent"]) == {"dark", "bright"}
+    assert values["metadata"]["torch_version"]
+    names = {p.name for p in trained.iterdir()}
+    assert {"config.yaml", "metrics.csv", "confusion.csv", "confusion.png", "videos.csv", "tensorboard"} <= names
+
+
+def test_a_run_is_not_overwritten_but_resumed(two_classes, trained, capsys):
+    code, _, err = run(capsys, *arguments(two_classes, trained))
+    assert code == 1
+    assert "holds a run: --resume goes on with it" in err
+    code, out, _ = run(capsys, *arguments(two_classes, trained), "--resume")
+    assert code == 0
+    assert "is finished" in out
+
+
+def test_evaluate_agrees_with_the_result_of_training(two_classes, trained, tmp_path, capsys):
+    code, out, _ = run(
+        capsys, "evaluate", "--checkpoint", trained / "checkpoints" / "last.ckpt", "--data", two_classes / "test.txt",
+        "--output", tmp_path, "--num_workers", 0, "--batch_size", 3, "--accelerator", "cpu",
+    )  # fmt: skip
+    assert code == 0
+    assert "multiply-adds" in out
+    ours, first = read_result(tmp_path / "result.json"), read_result(trained / "result.json")
+    assert (ours.top1_percent, ours.gmacs_per_view) == (first.top1_percent, first.gmacs_per_view)
+    assert ours.num_clips == 2
+
+
+def test_predict_names_classes_and_reports_what_it_cannot_read(two_classes, trained, tmp_path, capsys):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    code, out, err = run(
+        capsys, "predict", two_classes / "test 1.mp4", tmp_path / "broken.mp4", tmp_path / "missing.mp4",
+        "--checkpoint", trained / "checkpoints" / "last.ckpt", "--device", "cpu",
+    )  # fmt: skip
+    assert code == 1
+    assert {"dark", "bright"} == {line.split()[-1] for line in out.splitlines()[1:]}
+    assert sum(float(line.split()[0]) for line in out.splitlines()[1:]) == pytest.approx(100, abs=0.2)
+    assert len(err.splitlines()) == 2
+    assert "broken.mp4" in err
+    assert "missing.mp4 not found" in err
+
+
+def test_analyze_prints_the_published_costs(capsys):
+    code, out, _ = run(capsys, "analyze", "--model", "i3d_r50", "--alpha", 0, 0.25)
+    assert code == 0
+    assert "28.408" in out
+    assert "22.102" in out
+    assert "8 frames, crop 224x224" in out
+
+
+def test_sweep_runs_every_variant_and_reports(two_classes, tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    nested: dict = {"data": {}, "model": {}, "trainer": {}}
+    for name, value in SMALL.items():
+        group, _, field = name.partition(".")
+        if field:
+            nested[group][field] = yaml.safe_load(str(value))
+    nested["data"] |= {"train": str(two_classes / "{fold}.txt"), "test": str(two_classes / "test.txt")}
+    config.write_text(yaml.safe_dump(nested))
+    given = ("sweep", "--config", config, "--variants", "0", "0.5:temporal", "--folds", "train", "test")
+    code, out, _ = run(capsys, *given, "--output", tmp_path / "sweep", "--jobs", 2, "--", "--trainer.max_epochs", 1)
+    assert code == 0
+    assert "0.5" in out
+    assert {p.name for p in (tmp_path / "sweep").iterdir()} >= {"report.md", "report.csv", "report.png", "report.svg"}
+    rows = [read_result(p) for p in sorted((tmp_path / "sweep").rglob("result.json"))]
+    assert {(r.alpha, r.octave, r.fold) for r in rows} == {
+        (alpha, octave, fold) for alpha, octave in ((0, "spatial"), (0.5, "temporal")) for fold in ("train", "test")
+    }
+    code, out, _ = run(capsys, "report", tmp_path / "sweep", "--output", tmp_path / "report")
+    assert code == 0
+    assert (tmp_path / "report" / "report.csv").read_text() == (tmp_path / "sweep" / "report.csv").read_text()
+
+
+def test_a_failed_run_of_a_sweep_is_named(tmp_path):
+    (tmp_path / "bad.yaml").write_text("data:\n  train: nowhere.txt\n")
+    runs = plan_runs(tmp_path / "out", tmp_path / "bad.yaml", ["0"], [None], [0])
+    with pytest.raises(RuntimeError, match=r"1 of 1 runs failed: .*log.txt: octvideo: error: .*nowhere.txt"):
+        run_all(runs, jobs=1)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command, capsys):
+    given = [command, "synthesize"] if command == "data" else [command]
+    code, out, _ = run(capsys, *given, "--help")
+    assert code == 0
+    assert f"octvideo {command}" in out
+
+
+def test_usage_and_version(capsys):
+    assert run(capsys)[0] == 2
+    assert all(name in run(capsys, "--help")[1] for name in COMMANDS)
+    assert run(capsys, "--version")[1].count(".") == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["trian"], "unknown command 'trian': known are"),
+        (["train"], "data.train is not given"),
+        (["train", "--model.alpah", "0.25"], "--model.alpah"),
+        (["train", "--model.alpha", "much"], 'key "model.alpha".*float.*much'),
+        (["train", "--data.batch_size", "1.5"], 'key "data.batch_size".*int.*1.5'),
+        (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["train", "--data.train", "nowhere.txt"], "nowhere.txt"),
+        (["evaluate", "--checkpoint", "nowhere.ckpt", "--data", "x"], "checkpoint nowhere.ckpt not found"),
+        (["evaluate"], "checkpoint"),
+        (["analyze", "--model", "i3d_r5"], "unknown model 'i3d_r5': did you mean 'i3d_r50'"),
+        (["analyze", "--alpha", "1.2"], "alpha.*got 1.2"),
+        (["analyze", "--octave", "x"], "octave must be one of"),
+        (["report", "nowhere.json"], "nowhere.json not found"),
+        (["sweep", "--config", "nowhere.yaml"], "config nowhere.yaml not found"),
+        (["data"], "takes the action synthesize; got ''"),
+    ],
+)
+def test_mistakes_are_one_line_and_no_traceback(given, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, *given)
+    assert code != 0
+    assert len(err.strip().splitlines()) == 1
+    assert pytest.importorskip("re").search(message, err), err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("model", "alpha"), [("resnet3d_tiny", 1.2), ("i3d_50", 0)])
+def test_mistakes_in_the_model_are_named(two_classes, tmp_path, capsys, model, alpha):
+    given = arguments(two_classes, tmp_path / "x", **{"model.model": model, "model.alpha": alpha})
+    code, _, err = run(capsys, *given)
+    assert code == 1
+    assert ("got 1.2" if alpha else "did you mean 'i3d_r50'") in err
+
+
+def test_the_traceback_is_there_when_asked_for(capsys):
+    assert "Traceback" in run(capsys, "analyze", "--model", "x", "--traceback")[2]
+
+
+@pytest.mark.parametrize(("text", "expected"), [("0", (0, "spatial")), ("0.25:temporal", (0.25, "temporal"))])
+def test_variants(text, expected):
+    assert parse_variant(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("x", "must be ALPHA or ALPHA:OCTAVE"), ("1.2", "got 1.2"), ("0.1:time", "octave must be one of")],
+)
+def test_wrong_variants(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_variant(text)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_parses_and_opens_with_its_command(path):
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# octvideo ")
+    assert f"configs/{path.name}" in first
+    options = training_parser().parse_args(["--config", str(path)])
+    assert options.model.model
+    assert options.data.train
+
+
+KINETICS = [p for p in CONFIGS if p.stem.startswith("kinetics")]
+
+
+@pytest.mark.parametrize("path", KINETICS, ids=lambda p: p.stem)
+def test_kinetics_recipes_run_on_a_small_kinetics_folder(path, two_classes, tmp_path, capsys):
+    lists = {"train": two_classes / "train.txt", "val": two_classes / "test.txt", "test": two_classes / "test.txt"}
+    changes = [text for name, value in lists.items() for text in (f"--data.{name}", str(value))]
+    changes += ["--data.class_names", str(two_classes / "classes.txt"), "--output", str(tmp_path)]
+    changes += ["--data.batch_size", "1", "--data.num_workers", "0", "--trainer.accelerator", "cpu"]
+    code, _, err = run(capsys, "train", "--config", path, *changes, "--trainer.fast_dev_run", "true")
+    assert (code, err) == (0, "")
+
+
+def test_the_command_is_a_module_too():
+    assert "octvideo.__main__" not in sys.modules
+    assert (ROOT / "octvideo" / "__main__.py").is_file()
