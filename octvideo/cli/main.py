@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if given[0] not in COMMANDS:
         return _fail(f"unknown command {given[0]!r}: known are {', '.join(COMMANDS)}", 2)
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")  # PyTorchVideo's imports
     try:
         command = importlib.import_module(f"octvideo.cli.{given[0]}")
         _quiet_libraries()
@@ -83,7 +84,6 @@ def _usage() -> str:
 
 def _quiet_libraries() -> None:
     """Keep libraries' notices, which a user can do nothing about, out of the output."""
-    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", module="lightning_fabric")
     warnings.filterwarnings("ignore", module="torch.optim.lr_scheduler")

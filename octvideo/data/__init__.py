@@ -6,6 +6,7 @@ from octvideo.data.dataset import ClipItem, VideoDataset
 from octvideo.data.decode import VideoDecodeError, VideoInfo, decode_frames, probe_video
 from octvideo.data.draws import EpochSampler
 from octvideo.data.mix import CutMix, MixUp
+from octvideo.data.motion import synthesize_motion_set
 from octvideo.data.sampling import (
     SHORT_POLICIES,
     centre_clip,
@@ -42,5 +43,6 @@ __all__ = [
     "segment_clip",
     "split_annotations",
     "stride_for_fps",
+    "synthesize_motion_set",
     "uniform_clips",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from pytorchvideo.models.head import create_res_basic_head
 from pytorchvideo.models.net import Net
@@ -15,7 +16,7 @@ from octvideo.models.build import finish, register
 
 @register
 def resnet3d_tiny(num_classes: int = 8, alpha: float = 0, octave: str = "spatial", dropout: float = 0.2) -> nn.Module:
-    """A residual network of 4 stages with one block each for clips of about 8 x 64 x 64.
+    """A residual network of 4 stages with one block each, for clips of about 16 x 48 x 48.
 
     Args:
         num_classes: number of logits.
@@ -29,33 +30,40 @@ def resnet3d_tiny(num_classes: int = 8, alpha: float = 0, octave: str = "spatial
     Raises:
         ValueError: for an alpha outside [0, 1] or an unknown octave.
     """
-    return _small_resnet((16, 32, 64, 96, 128), (1, 1, 1, 1), num_classes, alpha, octave, dropout)
+    blocks = _small_resnet((16, 32, 64, 96, 128), num_classes, dropout)
+    return finish(_wake_blocks(Net(blocks=nn.ModuleList(blocks))), alpha, octave)
 
 
 @register
 def resnet3d_small(num_classes: int = 8, alpha: float = 0, octave: str = "spatial", dropout: float = 0.5) -> nn.Module:
-    """`resnet3d_tiny` at twice the width and two blocks a stage: arguments and shapes as there."""
-    return _small_resnet((32, 64, 128, 192, 256), (2, 2, 2, 2), num_classes, alpha, octave, dropout)
+    """`resnet3d_tiny` at twice the width: arguments and shapes as there."""
+    blocks = _small_resnet((32, 64, 128, 192, 256), num_classes, dropout)
+    return finish(_wake_blocks(Net(blocks=nn.ModuleList(blocks))), alpha, octave)
 
 
-def _small_resnet(
-    widths: Sequence[int], depths: Sequence[int], num_classes: int, alpha: float, octave: str, dropout: float
-) -> nn.Module:
-    """Stem, stages of bottleneck blocks (3x1x1, 1x3x3, 1x1x1), global pooling head."""
+def _wake_blocks(net: nn.Module) -> nn.Module:
+    """Start the last norm of each block at 1, not at PyTorchVideo's 0, from which a short training does not get far."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            nn.init.ones_(module.weight)
+    return net
+
+
+def _small_resnet(widths: Sequence[int], num_classes: int, dropout: float) -> list[nn.Module]:
+    """Stem, one bottleneck block a stage (1x1x1, 3x3x3, 1x1x1), global pooling head."""
     blocks = [
         create_res_basic_stem(
             in_channels=3, out_channels=widths[0], conv_kernel_size=(3, 5, 5), conv_stride=(1, 2, 2),
             conv_padding=(1, 2, 2), pool=None,
         )
     ]  # fmt: skip
-    for index, depth in enumerate(depths):
+    for index, (dim_in, dim_out) in enumerate(pairwise(widths)):
+        stride = 1 if index == 0 else 2
         blocks.append(
             create_res_stage(
-                depth=depth, dim_in=widths[index], dim_inner=widths[index + 1] // 2, dim_out=widths[index + 1],
-                bottleneck=create_bottleneck_block,
-                conv_a_kernel_size=(3, 1, 1), conv_a_stride=(1, 1, 1), conv_a_padding=(1, 0, 0),
-                conv_b_kernel_size=(1, 3, 3), conv_b_stride=(1, 1 if index == 0 else 2, 1 if index == 0 else 2),
-                conv_b_padding=(0, 1, 1),
+                depth=1, dim_in=dim_in, dim_inner=dim_out // 2, dim_out=dim_out, bottleneck=create_bottleneck_block,
+                conv_a_kernel_size=(1, 1, 1), conv_a_stride=(1, 1, 1), conv_a_padding=(0, 0, 0),
+                conv_b_kernel_size=(3, 3, 3), conv_b_stride=(1, stride, stride), conv_b_padding=(1, 1, 1),
             )
         )  # fmt: skip
     blocks.append(
@@ -64,4 +72,4 @@ def _small_resnet(
             dropout_rate=dropout,
         )
     )  # fmt: skip
-    return finish(Net(blocks=nn.ModuleList(blocks)), alpha, octave)
+    return blocks

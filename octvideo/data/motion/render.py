@@ -11,7 +11,7 @@ from .states import MotionStates
 __all__ = ["render_frames"]
 
 _OBJECT_PIXELS = 48
-_OBJECT_RADIUS = 0.32  # short sides at log_scale 0
+_OBJECT_RADIUS = 0.27  # short sides at log_scale 0
 
 
 def _noise(cells: tuple[int, ...], size: tuple[int, int], generator: np.random.Generator) -> torch.Tensor:
@@ -27,17 +27,20 @@ def _draw_object(generator: np.random.Generator) -> torch.Tensor:
     """An object (4, S, S): colours times opacity, then opacity; its outline is a circle with random bumps."""
     axis = (np.arange(_OBJECT_PIXELS) + 0.5) / _OBJECT_PIXELS * 2.0 - 1.0
     y, x = np.meshgrid(axis, axis, indexing="ij")
-    y = y / generator.uniform(0.4, 0.6)
+    y = y / generator.uniform(0.6, 0.9)
     bearing, distance = np.arctan2(y, x), np.hypot(x, y)
     outline = np.ones_like(bearing)
     for order in (1, 2, 3):
-        outline += generator.uniform(0.03, 0.15) * np.cos(order * bearing + generator.uniform(0, 2 * np.pi))
+        outline += generator.uniform(0.05, 0.2) * np.cos(order * bearing + generator.uniform(0, 2 * np.pi))
     outline *= 0.92 / outline.max()
     opacity = np.clip((outline - distance) * _OBJECT_PIXELS / 4.0, 0.0, 1.0)
     alpha = torch.from_numpy(opacity.astype(np.float32))
     base = torch.from_numpy(generator.uniform(0.6, 0.9, (3, 1, 1)).astype(np.float32))
-    shade = torch.from_numpy((x * np.array([0.5, 0.0, -0.5])[:, None, None]).astype(np.float32))
-    colours = (base - 0.1 + shade + 0.25 * _noise((3, 6), (_OBJECT_PIXELS, _OBJECT_PIXELS), generator)).clamp(0.0, 1.0)
+    # Each blade of the pinwheel is bright at its front and dark at its back: a turn can be told from a turn back where
+    # it is seen, as an approach is from a retreat by the outline.
+    blades = (bearing / (2.0 * np.pi) * generator.integers(2, 4)) % 1.0
+    shade = torch.from_numpy((0.5 - blades).astype(np.float32))
+    colours = (base - 0.1 + 0.6 * shade + 0.15 * _noise((3, 6), (_OBJECT_PIXELS, _OBJECT_PIXELS), generator)).clamp(0, 1)
     return torch.cat((colours * alpha, alpha[None]))
 
 

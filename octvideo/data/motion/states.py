@@ -28,9 +28,10 @@ CLASS_NAMES = (
 REFERENCE_SPAN = 32
 
 # Mean range over the reference span: x and y in short sides, angle in radians, log_scale in nepers.
-_RANGES = (0.40, 0.40, 1.4 * math.pi, math.log(2.2))
+_RANGES = (0.5, 0.5, 1.0 * math.pi, math.log(2.2))
 _BACKGROUND_RANGE = 0.30  # short sides
-_RANGE_JITTER = (0.8, 1.25)
+_RANGE_JITTER = (0.7, 1.4)
+_OSCILLATION = (1.0, 1.0, 0.8, 1.0)  # of the range, where the dimension goes back and forth
 _CYCLES = (1, 1)  # fewest and most cycles in the reference span
 
 
@@ -71,7 +72,7 @@ def draw_states(label: int, num_frames: int, generator: np.random.Generator) -> 
     )
     columns = []
     for dimension, mean_range in enumerate(_RANGES):
-        wave = _oscillation(frames, generator)
+        wave = _OSCILLATION[dimension] * _oscillation(frames, generator)
         if dimension == label // 2:
             wave = _drift(frames, 1 if label % 2 else -1)
         columns.append(centres[dimension] + mean_range * generator.uniform(*_RANGE_JITTER) * wave)
