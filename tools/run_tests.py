@@ -1,4 +1,4 @@
-"""Install octvideo with its test tools into .venv and run the tests; arguments go to pytest (-m slow: the long ones)."""
+"""Install octvideo with its test tools into .venv and run the tests; arguments go to pytest."""
 
 import subprocess
 import sys

@@ -20,7 +20,9 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--octave", type=str, default="spatial", help="spatial, temporal or spatiotemporal")
     parser.add_argument("--num_classes", type=int, default=400)
     parser.add_argument("--num_frames", type=int | None, default=None, help="None is 32 for SlowFast, else 8")
-    parser.add_argument("--crop", type=int, nargs="+", default=[224], help="height and width in pixels, or one for both")
+    parser.add_argument(
+        "--crop", type=int, nargs="+", default=[224], help="height and width in pixels, or one for both"
+    )
     options = parser.parse_args(list(arguments))
     builder = find_builder(options.model)
     frames = options.num_frames or (32 if "slowfast" in options.model else 8)

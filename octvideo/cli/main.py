@@ -22,7 +22,15 @@ COMMANDS = {
     "data": "make the built-in data set",
 }
 
-USER_ERRORS = (ValueError, TypeError, FileNotFoundError, FileExistsError, IsADirectoryError, PermissionError, RuntimeError)
+USER_ERRORS = (
+    ValueError,
+    TypeError,
+    FileNotFoundError,
+    FileExistsError,
+    IsADirectoryError,
+    PermissionError,
+    RuntimeError,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from octvideo.cli.options import new_parser
 from octvideo.cli.report import find_results
@@ -164,7 +164,7 @@ class _Board:
     def __init__(self, progress: Progress, total: int, done: int) -> None:
         self.progress = progress
         self.all = progress.add_task("runs", total=total, completed=done, note="")
-        self.tasks: dict[Run, object] = {}
+        self.tasks: dict[Run, TaskID] = {}
 
     def update(self, one: Run) -> None:
         line = _last_line(one.folder / LOG)
@@ -174,17 +174,19 @@ class _Board:
         if line.startswith("epoch "):
             done, total = line.split()[1].rstrip(",").split("/")
             note = ", ".join(line.split(", ")[1:])
-            self.progress.update(self.tasks[one], completed=int(done), total=int(total), note=note)  # type: ignore[arg-type]
+            self.progress.update(self.tasks[one], completed=int(done), total=int(total), note=note)
 
     def finish(self, one: Run) -> None:
         task = self.tasks.pop(one, None)
         if task is not None:
-            self.progress.remove_task(task)  # type: ignore[arg-type]
+            self.progress.remove_task(task)
         if one.is_finished:
             row = read_result(one.folder / "result.json")
             name = "/".join(one.folder.parts[-2:])
-            self.progress.console.print(f"{name}: top-1 {row.top1_percent:.2f} %, {row.gmacs_per_view:.3f} GMACs per view")
-            self.progress.advance(self.all)  # type: ignore[arg-type]
+            self.progress.console.print(
+                f"{name}: top-1 {row.top1_percent:.2f} %, {row.gmacs_per_view:.3f} GMACs per view"
+            )
+            self.progress.advance(self.all)
 
 
 def _last_line(path: Path) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import fx, nn
 
 from octvideo.layers.conv import OctConv2d, OctConv3d, dense_kind, why_not_octave
@@ -93,7 +92,7 @@ def plan_octaves(
 
 
 class _Tracer(fx.Tracer):
-    """Keeps sub-classes of the convolutions whole; follows identities, through which some networks pass lists of maps."""
+    """Keeps sub-classes of the convolutions whole; follows identities, through which some pass lists of maps."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if dense_kind(m) is not None:
@@ -183,7 +182,9 @@ class _Planner:
 
     def _add(self, name: str, conv_plan: ConvPlan) -> None:
         if self.plan.convs.setdefault(name, conv_plan) != conv_plan:
-            raise ValueError(f"convolution {name!r} is used twice, once on a pair and once on another map: copy it first")
+            raise ValueError(
+                f"convolution {name!r} is used twice, once on a pair and once on another map: copy it first"
+            )
 
     def _alpha_out(self, name: str, conv: Any, value: Segments | None) -> float:
         """alpha where the convolution writes a pair, else 0."""

@@ -141,7 +141,7 @@ class VideoDataset(Dataset[ClipItem]):
         return len(self.annotations) * self.num_views
 
     def __getitem__(self, index: int | tuple[int, int]) -> ClipItem:
-        """One clip with its label, -1 where the label is not known; (index, seed) draws a training clip by that seed."""
+        """One clip with its label, -1 where it is not known; (index, seed) draws a training clip by that seed."""
         if isinstance(index, tuple):
             index, seed = index
             with torch.random.fork_rng(devices=[]):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from octvideo.layers.functional import Geometry, Segments, is_depthwise, octave_conv
@@ -30,7 +29,9 @@ class OctConv2d(nn.Conv2d):
         set_octave(self, alpha_in, alpha_out, octave)
 
     def forward(self, input: OctPair | Tensor) -> OctPair | Tensor:  # type: ignore[override]
-        return super().forward(input) if is_dense(self, input) else convolve_pair(self, input)
+        if isinstance(input, Tensor) and is_dense(self, input):
+            return super().forward(input)
+        return convolve_pair(self, input)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {describe_octave(self)}"
@@ -79,7 +80,9 @@ class OctConv3d(nn.Conv3d):
         set_octave(self, alpha_in, alpha_out, octave)
 
     def forward(self, input: OctPair | Tensor) -> OctPair | Tensor:  # type: ignore[override]
-        return super().forward(input) if is_dense(self, input) else convolve_pair(self, input)
+        if isinstance(input, Tensor) and is_dense(self, input):
+            return super().forward(input)
+        return convolve_pair(self, input)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {describe_octave(self)}"
@@ -174,9 +177,11 @@ def padding_of(conv: Any) -> tuple[int, ...]:
 def why_not_octave(conv: Any, factors: Sequence[int]) -> str | None:
     """Say why a convolution cannot run on pairs, or return None where it can.
 
-    On an octave axis the size must be kept at stride 1 (else low and high part drift apart) and the stride be 1 or even.
+    On an octave axis the size must be kept at stride 1 (else the parts drift apart) and the stride be 1 or even.
     """
-    axes = zip("THW"[-len(factors) :], factors, conv.kernel_size, padding_of(conv), conv.dilation, conv.stride, strict=True)
+    axes = zip(
+        "THW"[-len(factors) :], factors, conv.kernel_size, padding_of(conv), conv.dilation, conv.stride, strict=True
+    )
     for name, factor, kernel, padding, dilation, stride in axes:
         if factor == 1:
             continue
@@ -202,16 +207,14 @@ def _why_not_grouped(conv: Any) -> str | None:
     return None
 
 
-def is_dense(conv: Any, x: OctPair | Tensor) -> bool:
-    """True where the module is an ordinary convolution; raises a ValueError where the input is not what it expects."""
-    if isinstance(x, Tensor):
-        if conv.in_low:
-            raise ValueError(
-                f"{type(conv).__name__} with alpha_in {conv.alpha_in} needs an octave pair of {conv.in_high} high and "
-                f"{conv.in_low} low channels; got a tensor: octvideo.layers.split makes a pair of it"
-            )
-        return not conv.alpha_out
-    return False
+def is_dense(conv: Any, x: Tensor) -> bool:
+    """True where the module is an ordinary convolution; raises a ValueError where it needs a pair, not a tensor."""
+    if conv.in_low:
+        raise ValueError(
+            f"{type(conv).__name__} with alpha_in {conv.alpha_in} needs an octave pair of {conv.in_high} high and "
+            f"{conv.in_low} low channels; got a tensor: octvideo.layers.split makes a pair of it"
+        )
+    return not conv.alpha_out
 
 
 def convolve_pair(conv: Any, x: OctPair | Tensor) -> OctPair | Tensor:

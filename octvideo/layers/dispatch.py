@@ -62,7 +62,9 @@ def call_on_pairs(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     if func in CAT and _dim(args, kwargs) == 1:
         return concat(args[0] if args else kwargs["tensors"])
     name = getattr(func, "__name__", str(func))
-    raise TypeError(f"torch function {name!r} cannot take an octave pair: merge it first with octvideo.layers.merge(pair)")
+    raise TypeError(
+        f"torch function {name!r} cannot take an octave pair: merge it first with octvideo.layers.merge(pair)"
+    )
 
 
 def _dim(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
@@ -102,4 +104,3 @@ def pool_part(pool: Callable[[Tensor], Tensor], part: Tensor) -> Tensor:
     if part.shape[1]:
         return pool(part)
     return pool(part.new_zeros(part.shape[0], 1, *part.shape[2:]))[:, :0]
-

@@ -111,9 +111,8 @@ class PairPool(nn.Module):
         return pool_pair(self.pool, self.ceil_pool, self._least_size(x.high.dim() - 2), x)
 
     def _least_size(self, num_axes: int) -> list[int]:
-        kernel, padding = (
-            [v] * num_axes if isinstance(v, int) else list(v) for v in (self.pool.kernel_size, self.pool.padding)
-        )
+        pool: Any = self.pool
+        kernel, padding = ([v] * num_axes if isinstance(v, int) else list(v) for v in (pool.kernel_size, pool.padding))
         return [k - 2 * p for k, p in zip(kernel, padding, strict=True)]
 
 

@@ -37,11 +37,12 @@ class OctPair(NamedTuple):
     high: Tensor
     low: Tensor
 
-    def __add__(self, other: Any) -> OctPair:  # type: ignore[override]
+    def __add__(self, other: Any) -> OctPair:
         other = like(other, self)
         return OctPair(self.high + other.high, self.low + other.low)
 
-    __radd__ = __add__
+    def __radd__(self, other: Any) -> OctPair:
+        return self + other
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

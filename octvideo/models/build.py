@@ -21,7 +21,7 @@ def finish(net: nn.Module, alpha: float, octave: str) -> nn.Module:
     """
     for module in net.modules():
         if isinstance(module, nn.Conv3d):
-            module.stride = tuple(int(s) for s in module.stride)  # type: ignore[assignment]
+            module.stride = tuple(int(s) for s in module.stride)
     return octavize(net, alpha, octave)
 
 
@@ -47,7 +47,9 @@ def find_builder(name: str) -> Builder:
             raise ValueError(f"model {name!r} cannot be imported: {error}") from error
     near = difflib.get_close_matches(name, BUILDERS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"unknown model {name!r}: {hint}known are {', '.join(BUILDERS)}; or give 'package.module:function'")
+    raise ValueError(
+        f"unknown model {name!r}: {hint}known are {', '.join(BUILDERS)}; or give 'package.module:function'"
+    )
 
 
 def build_model(

@@ -52,7 +52,9 @@ def slow_frames(num_frames: int, frame_ratio: int) -> list[int]:
         ValueError: when num_frames is no multiple of frame_ratio.
     """
     if num_frames % frame_ratio:
-        raise ValueError(f"SlowFast takes clips whose number of frames is a multiple of {frame_ratio}; got {num_frames}")
+        raise ValueError(
+            f"SlowFast takes clips whose number of frames is a multiple of {frame_ratio}; got {num_frames}"
+        )
     slow = num_frames // frame_ratio
     return [i * (num_frames - 1) // max(slow - 1, 1) for i in range(slow)]
 

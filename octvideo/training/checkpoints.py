@@ -27,8 +27,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the reader fail in any way
         raise ValueError(
-            f"{path} cannot be read as a checkpoint of tensors and plain values ({type(error).__name__}): it is damaged, "
-            "another kind of file, or holds code; give a .ckpt file that octvideo train wrote"
+            f"{path} cannot be read as a checkpoint of tensors and plain values ({type(error).__name__}): "
+            "it is damaged, another kind of file, or holds code; give a .ckpt file that octvideo train wrote"
         ) from error
     if not isinstance(content, dict) or "state_dict" not in content or "hyper_parameters" not in content:
         raise ValueError(f"{path} is a checkpoint of something else: octvideo's hold state_dict and hyper_parameters")

@@ -68,9 +68,7 @@ class VideoClassifier(pl.LightningModule):
             raise ValueError("class_names is empty: give the names of the data set's classes")
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}; got {optimizer!r}")
-        _check_at_least_zero(
-            lr=lr, weight_decay=weight_decay, warmup_epochs=warmup_epochs, mixup=mixup, cutmix=cutmix
-        )
+        _check_at_least_zero(lr=lr, weight_decay=weight_decay, warmup_epochs=warmup_epochs, mixup=mixup, cutmix=cutmix)
         _check_share(dropout=dropout, momentum=momentum, warmup_start=warmup_start, label_smoothing=label_smoothing)
         class_names, preprocessing = list(class_names), dict(preprocessing or {})
         self.save_hyperparameters(logger=False)

@@ -45,7 +45,7 @@ def build_trainer(
     Args:
         output: the run's folder: metrics.csv, TensorBoard events, checkpoints/.
         seed: of the run.
-        ema_decay: decay of an exponential moving average of the weights, which is validated, saved and tested; 0 is off.
+        ema_decay: decay of a moving average of the weights, which is validated, saved and tested; 0 is off.
         progress: a live bar (True), or one line per epoch.
         has_validation: keep the best checkpoint by validation top-1 beside the last.
         options: of `pytorch_lightning.Trainer`.
@@ -69,8 +69,10 @@ def build_trainer(
 
 
 def _checkpoints(output: Path, has_validation: bool) -> list[Callback]:
-    """The newest epoch's checkpoint, and the best one's, each by a callback of its own: one callback for both writes the
-    last only when it is the best, too."""
+    """The newest epoch's checkpoint, and the best one's.
+
+    Each has a callback of its own: one callback for both writes the last only when it is the best, too.
+    """
     folder = output / CHECKPOINTS
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
     callbacks: list[Callback] = [ModelCheckpoint(filename="last", **common)]

@@ -34,4 +34,7 @@ class LineProgress(ProgressBar):
         names = ("train_loss", "val_loss", "val_top1_percent")
         values = [f"{n} {float(trainer.callback_metrics[n]):.3f}" for n in names if n in trainer.callback_metrics]
         seconds = time.monotonic() - self._start
-        print(", ".join([f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", *values, f"{seconds:.0f} s"]), flush=True)
+        print(
+            ", ".join([f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", *values, f"{seconds:.0f} s"]),
+            flush=True,
+        )

@@ -36,7 +36,8 @@ def cosine_schedule(
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Two groups: weights of convolutions and linear layers with weight decay; norms and biases without."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             (decayed if parameter.dim() > 1 else plain).append(parameter)

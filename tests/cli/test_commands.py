@@ -24,7 +24,13 @@ SMALL = {
 
 
 def arguments(folder, output, **changes):
-    values = {**SMALL, "data.train": folder / "train.txt", "data.test": folder / "test.txt", "output": output, **changes}
+    values = {
+        **SMALL,
+        "data.train": folder / "train.txt",
+        "data.test": folder / "test.txt",
+        "output": output,
+        **changes,
+    }
     return ["train", *(text for name, value in values.items() for text in (f"--{name}", str(value)))]
 
 

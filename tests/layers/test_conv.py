@@ -30,7 +30,7 @@ def slow_conv(x, weight, stride, padding):
     """A convolution by its definition: one output position at a time."""
     n, c, *size = x.shape
     padded = x.new_zeros(n, c, *(s + 2 * p for s, p in zip(size, padding, strict=True)))
-    padded[:, :, *(slice(p, p + s) for s, p in zip(size, padding, strict=True))] = x
+    padded[(..., *(slice(p, p + s) for s, p in zip(size, padding, strict=True)))] = x
     kernel = weight.shape[2:]
     out_size = [(m - k) // s + 1 for m, k, s in zip(padded.shape[2:], kernel, stride, strict=True)]
     out = x.new_zeros(n, weight.shape[0], *out_size)
@@ -38,7 +38,7 @@ def slow_conv(x, weight, stride, padding):
         for h in range(out_size[1]):
             for w in range(out_size[2]):
                 corner = [i * s for i, s in zip((t, h, w), stride, strict=True)]
-                patch = padded[:, :, *(slice(c0, c0 + k) for c0, k in zip(corner, kernel, strict=True))]
+                patch = padded[(..., *(slice(c0, c0 + k) for c0, k in zip(corner, kernel, strict=True)))]
                 out[:, :, t, h, w] = torch.einsum("ncthw,octhw->no", patch, weight)
     return out
 
@@ -87,9 +87,7 @@ def run_against_oracle(octave, alpha_in, alpha_out, size, stride, kernel, bias=T
     x = random_pair(10, alpha_in, size, octave)
     dense = torch.randn(2, 10, *size, dtype=torch.float64)
     high, low = x if x else (dense, dense[:, :0])
-    expected_high, expected_low = oracle(
-        high, low, conv.weight, conv.bias, alpha_out, stride, padding, FACTORS[octave]
-    )
+    expected_high, expected_low = oracle(high, low, conv.weight, conv.bias, alpha_out, stride, padding, FACTORS[octave])
     out = conv(x or dense)
     got_high, got_low = out if isinstance(out, OctPair) else (out, out[:, :0])
     if got_high.shape[1]:
@@ -193,7 +191,10 @@ def test_groups_run_on_all_four_paths():
     x = random_pair(8, 0.5, (1, 4, 4), "spatial")
     weights = {"hh": conv.weight[:8, :2], "lh": conv.weight[:8, 2:]}
     high = torch.cat(
-        [slow_conv(x.high[:, 2 * g : 2 * g + 2], weights["hh"][4 * g : 4 * g + 4], (1,) * 3, (0, 1, 1)) for g in (0, 1)],
+        [
+            slow_conv(x.high[:, 2 * g : 2 * g + 2], weights["hh"][4 * g : 4 * g + 4], (1,) * 3, (0, 1, 1))
+            for g in (0, 1)
+        ],
         dim=1,
     )
     low = torch.cat(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from .states import MotionStates
 
@@ -40,7 +40,9 @@ def _draw_object(generator: np.random.Generator) -> torch.Tensor:
     # it is seen, as an approach is from a retreat by the outline.
     blades = (bearing / (2.0 * np.pi) * generator.integers(2, 4)) % 1.0
     shade = torch.from_numpy((0.5 - blades).astype(np.float32))
-    colours = (base - 0.1 + 0.6 * shade + 0.15 * _noise((3, 6), (_OBJECT_PIXELS, _OBJECT_PIXELS), generator)).clamp(0, 1)
+    colours = (base - 0.1 + 0.6 * shade + 0.15 * _noise((3, 6), (_OBJECT_PIXELS, _OBJECT_PIXELS), generator)).clamp(
+        0, 1
+    )
     return torch.cat((colours * alpha, alpha[None]))
 
 
@@ -55,9 +57,7 @@ def _sample(texture: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     return F.grid_sample(textures, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def render_frames(
-    states: MotionStates, *, height: int, width: int, generator: np.random.Generator
-) -> np.ndarray:
+def render_frames(states: MotionStates, *, height: int, width: int, generator: np.random.Generator) -> np.ndarray:
     """Render a video: (T, H, W, 3) uint8."""
     short = min(height, width)
     y = (torch.arange(height) + 0.5 - height / 2) / short
