@@ -47,6 +47,8 @@ class VideoDataModule(pl.LightningDataModule):
         test_short_side: pixels of the short side in validation and test.
         crop_size: pixels of the training crop, one number or (height, width).
         test_crop_size: pixels of the crop in validation and test; None is crop_size.
+        stretch: where above 0, the frame's whole view (in training at least this share of its height and width) is resized
+            to the crop, whatever its shape, and the short sides play no role.
         flip: probability of a flip in training; 0 where direction is the label.
         color_jitter: strength of colour changes in training.
         rand_augment: RandAugment operations in training; 0 is off.
@@ -81,6 +83,7 @@ class VideoDataModule(pl.LightningDataModule):
         test_short_side: int = 256,
         crop_size: int | Sequence[int] = 224,
         test_crop_size: int | Sequence[int] | None = None,
+        stretch: float = 0.0,
         flip: float = 0.5,
         color_jitter: float = 0.0,
         rand_augment: int = 0,
@@ -149,7 +152,7 @@ class VideoDataModule(pl.LightningDataModule):
     def preprocessing(self) -> dict[str, Any]:
         """Plain values that rebuild test clips: ``VideoDataset(annotations, mode="test", **preprocessing)``."""
         hparams = self.hparams
-        names = ("num_frames", "frame_stride", "target_fps", "short", "frame_order", "test_short_side")
+        names = ("num_frames", "frame_stride", "target_fps", "short", "frame_order", "test_short_side", "stretch")
         values = {name: hparams[name] for name in (*names, "num_clips", "num_crops")}
         crop = hparams["crop_size"] if hparams["test_crop_size"] is None else hparams["test_crop_size"]
         values["test_crop_size"] = crop if isinstance(crop, int) else list(crop)

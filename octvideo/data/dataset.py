@@ -60,6 +60,8 @@ class VideoDataset(Dataset[ClipItem]):
         crop_size: pixels of the training crop, one number or (height, width).
         test_short_side: pixels of the short side in "val" and "test".
         test_crop_size: pixels of the crop in "val" and "test"; None is crop_size.
+        stretch: where above 0, the frame's whole view (in training at least this share of its height and width) is resized
+            to the crop, whatever its shape, and the short sides play no role.
         flip: probability of a flip in training; 0 where direction is the label.
         color_jitter: strength of colour changes in training.
         rand_augment: RandAugment operations in training; 0 is off.
@@ -93,6 +95,7 @@ class VideoDataset(Dataset[ClipItem]):
         crop_size: int | Sequence[int] = 224,
         test_short_side: int = 256,
         test_crop_size: int | Sequence[int] | None = None,
+        stretch: float = 0.0,
         flip: float = 0.5,
         color_jitter: float = 0.0,
         rand_augment: int = 0,
@@ -116,6 +119,7 @@ class VideoDataset(Dataset[ClipItem]):
         self._train_transform = TrainTransform(
             short_side=short_side,
             crop_size=crop_size,
+            stretch=stretch,
             flip=flip,
             color_jitter=color_jitter,
             rand_augment=rand_augment,
@@ -126,6 +130,7 @@ class VideoDataset(Dataset[ClipItem]):
         self._eval_transform = EvalTransform(
             short_side=test_short_side,
             crop_size=crop_size if test_crop_size is None else test_crop_size,
+            stretch=stretch,
             num_crops=self.num_crops,
             mean=mean,
             std=std,

@@ -24,6 +24,8 @@ class TrainTransform:
     Args:
         short_side: (least, most) pixels that the frame's short side is scaled to, drawn uniformly; an int fixes it.
         crop_size: pixels of the random crop, one number or (height, width).
+        stretch: where above 0, a part of the frame with at least this share of its height and of its width is resized to
+            the crop, whatever its shape; for actions that fill the frame. short_side then plays no role.
         flip: probability of a left-right flip; 0 where direction is the label.
         color_jitter: brightness, contrast and saturation are each multiplied by a factor in 1 +- color_jitter.
         rand_augment: RandAugment operations per clip; 0 is off.
@@ -43,6 +45,7 @@ class TrainTransform:
         *,
         short_side: int | Sequence[int] = (256, 320),
         crop_size: int | Sequence[int] = 224,
+        stretch: float = 0.0,
         flip: float = 0.5,
         color_jitter: float = 0.0,
         rand_augment: int = 0,
@@ -50,10 +53,12 @@ class TrainTransform:
         mean: Sequence[float] = (0.45, 0.45, 0.45),
         std: Sequence[float] = (0.225, 0.225, 0.225),
     ) -> None:
+        _check_unit("stretch", stretch)
         _check_unit("flip", flip)
         _check_unit("color_jitter", color_jitter)
         self.short_side = _short_side_range(short_side)
-        self.crop_size = crop_size_pair(crop_size, self.short_side[0])
+        self.crop_size = crop_size_pair(crop_size, None if stretch else self.short_side[0])
+        self.stretch = stretch
         self.flip = flip
         self.color_jitter = color_jitter
         self.rand_augment = _rand_augment(rand_augment, rand_augment_magnitude)
@@ -63,9 +68,7 @@ class TrainTransform:
         """Transform the frames of one clip."""
         _check_frames(frames)
         height, width = frames.shape[1:3]
-        low, high = self.short_side
-        short_side = int(torch.randint(low, high + 1, ()).item())
-        box_height, box_width = _visible_size(height, width, short_side, self.crop_size)
+        box_height, box_width = self._draw_size(height, width)
         top = int(torch.randint(height - box_height + 1, ()).item())
         left = int(torch.randint(width - box_width + 1, ()).item())
         clip = _crop_resize(frames, (top, left, box_height, box_width), self.crop_size)
@@ -77,6 +80,14 @@ class TrainTransform:
             clip = self.rand_augment(clip)
         return normalise(clip, self.mean, self.std)
 
+    def _draw_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the part of the frame that the crop shows."""
+        if self.stretch:
+            down, right = (self.stretch + (1 - self.stretch) * torch.rand(2)).tolist()
+            return max(round(down * height), 1), max(round(right * width), 1)
+        low, high = self.short_side
+        return _visible_size(height, width, int(torch.randint(low, high + 1, ()).item()), self.crop_size)
+
 
 class EvalTransform:
     """Fixed view of a clip: the centre crop, or one of several crops spread evenly along the longer side.
@@ -84,6 +95,7 @@ class EvalTransform:
     Args:
         short_side: pixels that the frame's short side is scaled to.
         crop_size: pixels of the crop, one number or (height, width).
+        stretch: where above 0, the whole frame is resized to the crop, whatever its shape.
         num_crops: crops per clip; the first and the last touch the two ends of the longer side.
         mean: per channel, on pixels in 0 .. 1.
         std: per channel, on pixels in 0 .. 1.
@@ -100,6 +112,7 @@ class EvalTransform:
         *,
         short_side: int = 256,
         crop_size: int | Sequence[int] = 224,
+        stretch: float = 0.0,
         num_crops: int = 1,
         mean: Sequence[float] = (0.45, 0.45, 0.45),
         std: Sequence[float] = (0.225, 0.225, 0.225),
@@ -107,7 +120,11 @@ class EvalTransform:
         if num_crops < 1:
             raise ValueError(f"num_crops should be at least 1, but it is {num_crops}.")
         self.short_side = _short_side_range(short_side)[0]
-        self.crop_size = crop_size_pair(crop_size, self.short_side)
+        _check_unit("stretch", stretch)
+        if stretch and num_crops > 1:
+            raise ValueError(f"num_crops should be 1 where stretch shows the whole frame, but it is {num_crops}.")
+        self.crop_size = crop_size_pair(crop_size, None if stretch else self.short_side)
+        self.stretch = stretch
         self.num_crops = num_crops
         self.mean, self.std = tuple(mean), tuple(std)
 
@@ -117,7 +134,10 @@ class EvalTransform:
         if not 0 <= crop < self.num_crops:
             raise ValueError(f"crop should be 0 to {self.num_crops - 1}, but it is {crop}.")
         height, width = frames.shape[1:3]
-        box = _view_box(height, width, self.short_side, self.crop_size, crop, self.num_crops)
+        if self.stretch:
+            box = (0, 0, height, width)
+        else:
+            box = _view_box(height, width, self.short_side, self.crop_size, crop, self.num_crops)
         return normalise(_crop_resize(frames, box, self.crop_size), self.mean, self.std)
 
 
@@ -134,8 +154,8 @@ def normalise(clip: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -
     return result.sub_(shift.view(-1, 1, 1, 1)).mul_(scale.view(-1, 1, 1, 1))
 
 
-def crop_size_pair(crop_size: int | Sequence[int], short_side: int) -> tuple[int, int]:
-    """Crop as (height, width) in pixels, checked against the short side that it is cut from.
+def crop_size_pair(crop_size: int | Sequence[int], short_side: int | None) -> tuple[int, int]:
+    """Crop as (height, width) in pixels, checked against the short side that it is cut from, if it is.
 
     Raises:
         ValueError: not one or two positive numbers, or both larger than the short side.
@@ -143,7 +163,7 @@ def crop_size_pair(crop_size: int | Sequence[int], short_side: int) -> tuple[int
     pair = (crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size)
     if len(pair) != 2 or min(pair) < 1:
         raise ValueError(f"crop_size should be one positive number or (height, width), but it is {crop_size}.")
-    if min(pair) > short_side:
+    if short_side is not None and min(pair) > short_side:
         raise ValueError(
             f"crop_size {crop_size} is larger than the short side of {short_side} pixels that it is cut from. "
             "Take a smaller crop_size or a larger short side."

@@ -31,17 +31,17 @@ def resnet3d_tiny(num_classes: int = 8, alpha: float = 0, octave: str = "spatial
         ValueError: for an alpha outside [0, 1] or an unknown octave.
     """
     blocks = _small_resnet((16, 32, 64, 96, 128), num_classes, dropout)
-    return finish(_wake_blocks(Net(blocks=nn.ModuleList(blocks))), alpha, octave)
+    return finish(wake_blocks(Net(blocks=nn.ModuleList(blocks))), alpha, octave)
 
 
 @register
 def resnet3d_small(num_classes: int = 8, alpha: float = 0, octave: str = "spatial", dropout: float = 0.5) -> nn.Module:
     """`resnet3d_tiny` at twice the width: arguments and shapes as there."""
     blocks = _small_resnet((32, 64, 128, 192, 256), num_classes, dropout)
-    return finish(_wake_blocks(Net(blocks=nn.ModuleList(blocks))), alpha, octave)
+    return finish(wake_blocks(Net(blocks=nn.ModuleList(blocks))), alpha, octave)
 
 
-def _wake_blocks(net: nn.Module) -> nn.Module:
+def wake_blocks(net: nn.Module) -> nn.Module:
     """Start the last norm of each block at 1, not at PyTorchVideo's 0, from which a short training does not get far."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm3d):
