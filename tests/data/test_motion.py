@@ -165,14 +165,16 @@ def test_only_the_class_dimension_has_a_net_drift(label):
 
 
 def test_unordered_states_have_the_same_distribution_in_every_class():
-    """Spread and quantiles of each dimension over a clip's frames, class against class."""
+    """Spread of each dimension within clips and over all of them, class against class."""
+    # The angle swings over 0.8 of the range that it drifts over (states.py), so its spread may differ by that much.
+    tolerance = np.tile([0.12, 0.12, 0.30, 0.12], 2)
     summaries = []
     for label in range(8):
         clips = np.sort(_draw_many(label, 400)[:, ::4], axis=1)  # sorting forgets the order
         centred = clips - clips.mean(1, keepdims=True)
         summaries.append(np.concatenate((centred.std(1).mean(0), clips.std((0, 1)))))
     for one, other in itertools.combinations(summaries, 2):
-        np.testing.assert_allclose(one, other, rtol=0.12)
+        assert (np.abs(one - other) <= tolerance * other).all(), np.abs(one - other) / other
 
 
 def test_left_reversed_in_time_is_a_right():
@@ -184,8 +186,8 @@ def test_left_reversed_in_time_is_a_right():
     np.testing.assert_array_equal(np.sort(frames[::-1], axis=0), np.sort(frames, axis=0))
 
 
-def _warm_centre(frames):
-    """Where red exceeds blue most, as (x, y) a frame: the object, over a dark background."""
+def _bright_centre(frames):
+    """Centre (x, y) of the bright pixels in every frame: the object, over a dark background."""
     weight = np.clip(frames.astype(float).max(-1) - 150.0, 0.0, None)
     rows, columns = np.mgrid[: frames.shape[1], : frames.shape[2]]
     total = weight.sum((1, 2)) + 1e-9
@@ -197,7 +199,7 @@ def test_pixels_move_as_the_class_says(label):
     """The bright object's centre, measured in the pixels, drifts as the class says."""
     drifts = []
     for index in range(12):
-        x, y = _warm_centre(render_video(label, seed=1, split="train", index=index).frames[:REFERENCE_SPAN])
+        x, y = _bright_centre(render_video(label, seed=1, split="train", index=index).frames[:REFERENCE_SPAN])
         drifts.append((x[-4:].mean() - x[:4].mean(), y[-4:].mean() - y[:4].mean()))
     drift = np.mean(drifts, axis=0)
     expected = {0: (-1, 0), 1: (1, 0), 2: (0, -1), 3: (0, 1)}[label]
