@@ -11,7 +11,7 @@ from .states import MotionStates
 __all__ = ["render_frames"]
 
 _OBJECT_PIXELS = 48
-_OBJECT_RADIUS = 0.27  # short sides at log_scale 0
+_OBJECT_RADIUS = 0.32  # short sides at log_scale 0
 
 
 def _noise(cells: tuple[int, ...], size: tuple[int, int], generator: np.random.Generator) -> torch.Tensor:
@@ -38,9 +38,9 @@ def _draw_object(generator: np.random.Generator) -> torch.Tensor:
     base = torch.from_numpy(generator.uniform(0.6, 0.9, (3, 1, 1)).astype(np.float32))
     # Each blade of the pinwheel is bright at its front and dark at its back: a turn can be told from a turn back where
     # it is seen, as an approach is from a retreat by the outline.
-    blades = (bearing / (2.0 * np.pi) * generator.integers(2, 4)) % 1.0
+    blades = (bearing / (2.0 * np.pi) * generator.integers(3, 5)) % 1.0
     shade = torch.from_numpy((0.5 - blades).astype(np.float32))
-    colours = (base - 0.1 + 0.6 * shade + 0.15 * _noise((3, 6), (_OBJECT_PIXELS, _OBJECT_PIXELS), generator)).clamp(
+    colours = (base - 0.1 + 0.7 * shade + 0.15 * _noise((3, 6), (_OBJECT_PIXELS, _OBJECT_PIXELS), generator)).clamp(
         0, 1
     )
     return torch.cat((colours * alpha, alpha[None]))
