@@ -17,7 +17,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the quickstart; the same command again goes on where it was interrupted."""
     parser = new_parser("quickstart", "Make videos, train dense and octave networks, report accuracy against FLOPs.")
     parser.add_argument("--config", type=str, default="configs/quickstart.yaml")
-    parser.add_argument("--variants", type=str, nargs="+", default=["0", "0.125", "0.25", "0.5"])
+    parser.add_argument("--variants", type=str, nargs="+", default=["0", "0.25", "0.5"])
     parser.add_argument("--output", type=str, default="runs/quickstart", help="folder of the runs and of the report")
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 4), help="runs at a time")
     parser.add_argument("--resume", action="store_true", help="accepted for clarity: a quickstart always goes on")

@@ -16,7 +16,7 @@ from octvideo.models.build import finish, register
 
 @register
 def resnet3d_tiny(num_classes: int = 8, alpha: float = 0, octave: str = "spatial", dropout: float = 0.2) -> nn.Module:
-    """A residual network of 4 stages with one block each, for clips of about 16 x 48 x 48.
+    """A residual network of 3 stages with one block each, for clips of about 16 x 48 x 48.
 
     Args:
         num_classes: number of logits.
@@ -30,15 +30,13 @@ def resnet3d_tiny(num_classes: int = 8, alpha: float = 0, octave: str = "spatial
     Raises:
         ValueError: for an alpha outside [0, 1] or an unknown octave.
     """
-    blocks = _small_resnet((16, 32, 64, 96, 128), num_classes, dropout)
-    return finish(wake_blocks(Net(blocks=nn.ModuleList(blocks))), alpha, octave)
+    return finish(_small_resnet(24, (64, 128, 192), num_classes, dropout), alpha, octave)
 
 
 @register
 def resnet3d_small(num_classes: int = 8, alpha: float = 0, octave: str = "spatial", dropout: float = 0.5) -> nn.Module:
-    """`resnet3d_tiny` at twice the width: arguments and shapes as there."""
-    blocks = _small_resnet((32, 64, 128, 192, 256), num_classes, dropout)
-    return finish(wake_blocks(Net(blocks=nn.ModuleList(blocks))), alpha, octave)
+    """`resnet3d_tiny` with a fourth stage and more channels: arguments and shapes as there."""
+    return finish(_small_resnet(32, (96, 192, 288, 384), num_classes, dropout), alpha, octave)
 
 
 def wake_blocks(net: nn.Module) -> nn.Module:
@@ -49,27 +47,38 @@ def wake_blocks(net: nn.Module) -> nn.Module:
     return net
 
 
-def _small_resnet(widths: Sequence[int], num_classes: int, dropout: float) -> list[nn.Module]:
-    """Stem, one bottleneck block a stage (1x1x1, 3x3x3, 1x1x1), global pooling head."""
-    blocks = [
-        create_res_basic_stem(
-            in_channels=3, out_channels=widths[0], conv_kernel_size=(3, 5, 5), conv_stride=(1, 2, 2),
-            conv_padding=(1, 2, 2), pool=None,
-        )
-    ]  # fmt: skip
-    for index, (dim_in, dim_out) in enumerate(pairwise(widths)):
+def _small_resnet(stem_channels: int, widths: Sequence[int], num_classes: int, dropout: float) -> nn.Module:
+    """Stem of 5x5x5 at half size and a pooling, one bottleneck block a stage (1x1x1, 3x3x3, 1x1x1), global pooling head."""
+    stem = create_res_basic_stem(
+        in_channels=3,
+        out_channels=stem_channels,
+        conv_kernel_size=(5, 5, 5),
+        conv_stride=(1, 2, 2),
+        conv_padding=(2, 2, 2),
+    )
+    blocks = [stem]
+    for index, (dim_in, dim_out) in enumerate(pairwise((stem_channels, *widths))):
         stride = 1 if index == 0 else 2
         blocks.append(
             create_res_stage(
-                depth=1, dim_in=dim_in, dim_inner=dim_out // 2, dim_out=dim_out, bottleneck=create_bottleneck_block,
-                conv_a_kernel_size=(1, 1, 1), conv_a_stride=(1, 1, 1), conv_a_padding=(0, 0, 0),
-                conv_b_kernel_size=(3, 3, 3), conv_b_stride=(1, stride, stride), conv_b_padding=(1, 1, 1),
+                depth=1,
+                dim_in=dim_in,
+                dim_inner=dim_out // 2,
+                dim_out=dim_out,
+                bottleneck=create_bottleneck_block,
+                conv_a_kernel_size=(1, 1, 1),
+                conv_a_stride=(1, 1, 1),
+                conv_a_padding=(0, 0, 0),
+                conv_b_kernel_size=(3, 3, 3),
+                conv_b_stride=(1, stride, stride),
+                conv_b_padding=(1, 1, 1),
             )
-        )  # fmt: skip
-    blocks.append(
-        create_res_basic_head(
-            in_features=widths[-1], out_features=num_classes, pool=nn.AdaptiveAvgPool3d, output_size=(1, 1, 1),
-            dropout_rate=dropout,
         )
-    )  # fmt: skip
-    return blocks
+    head = create_res_basic_head(
+        in_features=widths[-1],
+        out_features=num_classes,
+        pool=nn.AdaptiveAvgPool3d,
+        output_size=(1, 1, 1),
+        dropout_rate=dropout,
+    )
+    return wake_blocks(Net(blocks=nn.ModuleList([*blocks, head])))

@@ -100,13 +100,13 @@ def checkpoint(two_classes, tmp_path_factory):
 
 def test_weights_start_a_network_of_another_alpha_and_other_classes(checkpoint):
     classifier = VideoClassifier("resnet3d_tiny", alpha=0.5, octave="temporal", class_names=["a", "b", "c"])
-    head = classifier.network.state_dict()["blocks.5.proj.weight"].clone()
+    head = classifier.network.state_dict()["blocks.4.proj.weight"].clone()
     with pytest.warns(UserWarning, match="the last layer has other classes"):
         load_weights(classifier.network, checkpoint)
     saved = read_checkpoint(checkpoint)["state_dict"]
     own = classifier.network.state_dict()
-    assert torch.equal(own["blocks.5.proj.weight"], head)
-    assert all(torch.equal(own[k], saved[f"network.{k}"]) for k in own if not k.startswith("blocks.5.proj"))
+    assert torch.equal(own["blocks.4.proj.weight"], head)
+    assert all(torch.equal(own[k], saved[f"network.{k}"]) for k in own if not k.startswith("blocks.4.proj"))
 
 
 def test_weights_of_another_network_are_listed(checkpoint):

@@ -11,7 +11,8 @@ from .states import MotionStates
 __all__ = ["render_frames"]
 
 _OBJECT_PIXELS = 48
-_OBJECT_RADIUS = 0.32  # short sides at log_scale 0
+_BLADES = 3
+_OBJECT_RADIUS = 0.40  # short sides at log_scale 0
 
 
 def _noise(cells: tuple[int, ...], size: tuple[int, int], generator: np.random.Generator) -> torch.Tensor:
@@ -35,14 +36,12 @@ def _draw_object(generator: np.random.Generator) -> torch.Tensor:
     outline *= 0.92 / outline.max()
     opacity = np.clip((outline - distance) * _OBJECT_PIXELS / 4.0, 0.0, 1.0)
     alpha = torch.from_numpy(opacity.astype(np.float32))
-    base = torch.from_numpy(generator.uniform(0.6, 0.9, (3, 1, 1)).astype(np.float32))
-    # Each blade of the pinwheel is bright at its front and dark at its back: a turn can be told from a turn back where
-    # it is seen, as an approach is from a retreat by the outline.
-    blades = (bearing / (2.0 * np.pi) * generator.integers(3, 5)) % 1.0
-    shade = torch.from_numpy((0.5 - blades).astype(np.float32))
-    colours = (base - 0.1 + 0.7 * shade + 0.15 * _noise((3, 6), (_OBJECT_PIXELS, _OBJECT_PIXELS), generator)).clamp(
-        0, 1
-    )
+    base = torch.from_numpy(generator.uniform(0.75, 1.0, (3, 1, 1)).astype(np.float32))
+    # Each blade of the pinwheel fades from its front to its back: what turns grows bright at once and dark slowly, or the
+    # other way round, wherever it is seen; as a turn differs from a turn back, an approach does from a retreat.
+    blades = torch.from_numpy(((bearing / (2.0 * np.pi) * _BLADES) % 1.0).astype(np.float32))
+    texture = 0.12 * _noise((3, 6), (_OBJECT_PIXELS, _OBJECT_PIXELS), generator)
+    colours = (base * (1.0 - 0.8 * blades) + texture).clamp(0.0, 1.0)
     return torch.cat((colours * alpha, alpha[None]))
 
 

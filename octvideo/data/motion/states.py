@@ -28,10 +28,10 @@ CLASS_NAMES = (
 REFERENCE_SPAN = 32
 
 # Mean range over the reference span: x and y in short sides, angle in radians, log_scale in nepers.
-_RANGES = (0.4, 0.4, 2.0 * math.pi, math.log(2.0))
+_RANGES = (0.25, 0.25, 1.2 * math.pi, math.log(1.7))
 _BACKGROUND_RANGE = 0.30  # short sides
 _RANGE_JITTER = (0.7, 1.4)
-_OSCILLATION = (0.9, 0.9, 0.6, 0.9)  # of the range, where the dimension goes back and forth
+_OSCILLATION = (1.0, 1.0, 0.7, 1.0)  # of the range, where the dimension goes back and forth
 _CYCLES = (1, 1)  # fewest and most cycles in the reference span
 
 
