@@ -47,8 +47,8 @@ class VideoDataModule(pl.LightningDataModule):
         test_short_side: pixels of the short side in validation and test.
         crop_size: pixels of the training crop, one number or (height, width).
         test_crop_size: pixels of the crop in validation and test; None is crop_size.
-        stretch: where above 0, the frame's whole view (in training at least this share of its height and width) is resized
-            to the crop, whatever its shape, and the short sides play no role.
+        stretch: where above 0, the whole frame (in training at least this share of its height and width) is resized to
+            the crop, whatever its shape, and the short sides play no role.
         flip: probability of a flip in training; 0 where direction is the label.
         color_jitter: strength of colour changes in training.
         rand_augment: RandAugment operations in training; 0 is off.

@@ -60,8 +60,8 @@ class VideoDataset(Dataset[ClipItem]):
         crop_size: pixels of the training crop, one number or (height, width).
         test_short_side: pixels of the short side in "val" and "test".
         test_crop_size: pixels of the crop in "val" and "test"; None is crop_size.
-        stretch: where above 0, the frame's whole view (in training at least this share of its height and width) is resized
-            to the crop, whatever its shape, and the short sides play no role.
+        stretch: where above 0, the whole frame (in training at least this share of its height and width) is resized to
+            the crop, whatever its shape, and the short sides play no role.
         flip: probability of a flip in training; 0 where direction is the label.
         color_jitter: strength of colour changes in training.
         rand_augment: RandAugment operations in training; 0 is off.

@@ -24,8 +24,8 @@ class TrainTransform:
     Args:
         short_side: (least, most) pixels that the frame's short side is scaled to, drawn uniformly; an int fixes it.
         crop_size: pixels of the random crop, one number or (height, width).
-        stretch: where above 0, a part of the frame with at least this share of its height and of its width is resized to
-            the crop, whatever its shape; for actions that fill the frame. short_side then plays no role.
+        stretch: where above 0, a part of the frame with at least this share of its height and of its width is resized
+            to the crop, whatever its shape; for actions that fill the frame. short_side then plays no role.
         flip: probability of a left-right flip; 0 where direction is the label.
         color_jitter: brightness, contrast and saturation are each multiplied by a factor in 1 +- color_jitter.
         rand_augment: RandAugment operations per clip; 0 is off.

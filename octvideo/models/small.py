@@ -48,7 +48,7 @@ def wake_blocks(net: nn.Module) -> nn.Module:
 
 
 def _small_resnet(stem_channels: int, widths: Sequence[int], num_classes: int, dropout: float) -> nn.Module:
-    """Stem of 5x5x5 at half size and a pooling, one bottleneck block a stage (1x1x1, 3x3x3, 1x1x1), global pooling head."""
+    """Stem of 5x5x5 and a pooling, one bottleneck block a stage (1x1x1, 3x3x3, 1x1x1), global pooling head."""
     stem = create_res_basic_stem(
         in_channels=3,
         out_channels=stem_channels,

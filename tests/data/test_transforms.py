@@ -119,3 +119,24 @@ def test_augmentation_changes_all_frames_alike_and_follows_the_seed(settings):
 def test_errors_name_the_argument(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 90), (90, 40), (31, 33)])
+def test_stretch_shows_the_whole_frame_whatever_its_shape(height, width):
+    """The frame's corners are the crop's corners; in training at least the given share of each side is seen."""
+    frames = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    frames[:, : height // 2, : width // 2] = 255
+    plain = {"crop_size": (24, 20), "mean": (0, 0, 0), "std": (1, 1, 1)}
+    clip = EvalTransform(stretch=0.8, **plain)(frames)
+    assert clip.shape == (3, 2, 24, 20)
+    assert clip[0, 0, 0, 0] == 1
+    assert clip[0, 0, 23, 19] == clip[0, 0, 0, 19] == clip[0, 0, 23, 0] == 0
+    assert clip.mean() == pytest.approx(0.25, abs=0.03)
+    for _ in range(20):
+        bright = TrainTransform(stretch=0.8, flip=0, **plain)(frames)[0, 0]
+        assert 0.25 - 0.2 < bright.mean() < 0.25 + 0.2
+        assert bright[0, 0] == 1
+    with pytest.raises(ValueError, match="num_crops should be 1 where stretch"):
+        EvalTransform(stretch=1.0, num_crops=3, **plain)
+    with pytest.raises(ValueError, match="stretch should be between 0 and 1, but it is 1.2"):
+        TrainTransform(stretch=1.2, **plain)

@@ -8,15 +8,19 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from octvideo.layers import OctConv3d
-from octvideo.models import BUILDERS, SlowFast, build_model
+from octvideo.models import BUILDERS, GridHead, MotionEnergy, SlowFast, build_model
 from octvideo.models.slowfast import slow_frames
 
-LARGE = [n for n in BUILDERS if not n.startswith("resnet3d")]
-SMALL = [n for n in BUILDERS if n.startswith("resnet3d")]
+SMALL = {
+    "resnet3d_tiny": (1, 3, 16, 48, 48),
+    "resnet3d_small": (1, 3, 16, 112, 112),
+    "energy_resnet3d": (1, 3, 65, 72, 96),
+}
+LARGE = [n for n in BUILDERS if n not in SMALL]
 ALPHAS = (0, 0.1, 0.125, 0.2, 0.25, 0.5)
 
 # Multiply-adds of convolutions and linear layers, in 1e9, for one view of 224 x 224 and the network's own frames
-# (8, SlowFast 32; small networks 8 x 64 x 64), and parameters in 1e6, 400 classes.
+# (8, SlowFast 32; small networks as in SMALL), and parameters in 1e6, 400 classes.
 GMACS = {
     "c2d_r50": ((19.49, 17.51, 16.95, 15.65, 14.71, 11.15), 24.33),
     "i3d_r50": ((28.41, 25.78, 25.05, 23.33, 22.10, 17.44), 28.04),
@@ -25,12 +29,15 @@ GMACS = {
     "slowfast_r50_4x16": ((27.64, 25.13, 24.37, 22.70, 21.48, 16.85), 34.48),
     "slowfast_r50_8x8": ((50.31, 45.50, 44.11, 40.92, 38.64, 29.87), 34.57),
     "slowfast_r101_8x8": ((96.40, 85.15, 82.09, 74.63, 69.60, 50.03), 62.83),
+    "resnet3d_tiny": ((0.2884, 0.2717, 0.2663, 0.2559, 0.2462, 0.2117), 0.556),
+    "resnet3d_small": ((3.4566, 3.2187, 3.1302, 2.9636, 2.8302, 2.3094), 2.457),
+    "energy_resnet3d": ((0.0913, 0.0854, 0.0829, 0.0791, 0.0754, 0.0629), 1.337),
 }
 
 
 def clip_shape(name):
     if name in SMALL:
-        return (1, 3, 8, 64, 64)
+        return SMALL[name]
     return (1, 3, 32 if "slowfast" in name else 8, 224, 224)
 
 
@@ -45,7 +52,7 @@ def on_meta(name, alpha, octave="spatial"):
         return build_model(name, num_classes=400, alpha=alpha, octave=octave).eval()
 
 
-@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("name", BUILDERS)
 def test_counted_multiply_adds_and_parameters(name):
     expected, parameters_m = GMACS[name]
     for alpha, value in zip(ALPHAS, expected, strict=True):
@@ -54,8 +61,10 @@ def test_counted_multiply_adds_and_parameters(name):
         assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(parameters_m, abs=0.01)
 
 
-@pytest.mark.parametrize("octave", ["spatial", "temporal", "spatiotemporal"])
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize(
+    ("name", "octave"),
+    [(n, "spatial") for n in BUILDERS] + [("i3d_r50", "temporal"), ("slowfast_r50_4x16", "spatiotemporal")],
+)
 def test_state_dict_does_not_depend_on_alpha(name, octave):
     dense, ours = on_meta(name, 0), on_meta(name, 0.25, octave)
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in dense.state_dict().items()}
@@ -140,6 +149,26 @@ def test_the_papers_plan():
     assert (last[0].branch2.conv_a.alpha_in, last[0].branch2.conv_a.alpha_out) == (0.125, 0)
     assert (last[0].branch1_conv.alpha_in, last[0].branch1_conv.alpha_out) == (0.125, 0)
     assert type(last[0].branch2.conv_b) is type(last[2].branch2.conv_c) is nn.Conv3d
+
+
+def test_motion_energy_sees_only_what_changes():
+    """Against its definition, one output frame at a time; a still clip is constant, whatever it shows."""
+    clip = torch.rand(2, 3, 10, 4, 5, dtype=torch.float64)
+    grey = clip.mean(1)
+    for sample, out in zip(grey, MotionEnergy(steps=4)(clip)[:, 0], strict=True):
+        change = [(sample[t + 1] - sample[t]).abs() for t in range(9)]
+        energy = torch.stack([torch.stack(change[t : t + 4]).mean(0) for t in (0, 4, 8)]).sqrt()
+        torch.testing.assert_close(out, energy / energy.square().mean().sqrt() - 0.7, rtol=1e-4, atol=1e-4)
+    still = clip[:, :, :1].expand(-1, -1, 10, -1, -1)
+    assert MotionEnergy(steps=4)(still).std() == 0
+
+
+def test_the_grid_head_keeps_where_something_happened():
+    head = GridHead(2, (1, 2, 2), num_classes=3, dropout=0.0)
+    x = torch.zeros(2, 2, 4, 6, 6)
+    x[0, :, :, :3, :3], x[1, :, :, 3:, 3:] = 1, 1
+    a, b = head(x)
+    assert not torch.allclose(a, b)
 
 
 def test_slow_frames():

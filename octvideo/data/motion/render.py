@@ -37,8 +37,8 @@ def _draw_object(generator: np.random.Generator) -> torch.Tensor:
     opacity = np.clip((outline - distance) * _OBJECT_PIXELS / 4.0, 0.0, 1.0)
     alpha = torch.from_numpy(opacity.astype(np.float32))
     base = torch.from_numpy(generator.uniform(0.75, 1.0, (3, 1, 1)).astype(np.float32))
-    # Each blade of the pinwheel fades from its front to its back: what turns grows bright at once and dark slowly, or the
-    # other way round, wherever it is seen; as a turn differs from a turn back, an approach does from a retreat.
+    # Each blade of the pinwheel fades from its front to its back: what turns grows bright at once and dark slowly, or
+    # the other way round, wherever it is seen, as the outline of what approaches or retreats does.
     blades = torch.from_numpy(((bearing / (2.0 * np.pi) * _BLADES) % 1.0).astype(np.float32))
     texture = 0.12 * _noise((3, 6), (_OBJECT_PIXELS, _OBJECT_PIXELS), generator)
     colours = (base * (1.0 - 0.8 * blades) + texture).clamp(0.0, 1.0)
