@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.progress import Progress
+
 from octvideo.cli.options import new_parser
 from octvideo.data.motion import synthesize_motion_set
 
@@ -18,6 +20,15 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_function_arguments(synthesize_motion_set, skip={"folder", "progress"})
     options = parser.parse_args(list(arguments[1:])).as_dict()
     folder = options.pop("output")
-    synthesize_motion_set(folder, **options)
+    synthesize(folder, **options)
     print(f"{folder}: train.txt, val.txt, test.txt, classes.txt")
     return 0
+
+
+def synthesize(folder: str, **options: int) -> None:
+    """Make the motion set with a live bar; `options` as in `synthesize_motion_set`."""
+    with Progress() as progress:
+        bar = progress.add_task(f"videos of 8 motions in {folder}")
+        synthesize_motion_set(
+            folder, **options, progress=lambda done, total: progress.update(bar, completed=done, total=total)
+        )

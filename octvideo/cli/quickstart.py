@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
+from octvideo.cli.data import synthesize
 from octvideo.cli.options import new_parser
 from octvideo.cli.sweep import plan_runs, report, run_all
-from octvideo.data.motion import synthesize_motion_set
 
 MOTION_SET = "runs/motion"  # where configs/quickstart.yaml looks for it
 
@@ -20,11 +19,9 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--variants", type=str, nargs="+", default=["0", "0.25", "0.5"])
     parser.add_argument("--output", type=str, default="runs/quickstart", help="folder of the runs and of the report")
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 4), help="runs at a time")
-    parser.add_argument("--resume", action="store_true", help="accepted for clarity: a quickstart always goes on")
     options = parser.parse_args(list(arguments))
     runs = plan_runs(options.output, options.config, options.variants, [None], [0])
-    print(f"videos of 8 motions: {MOTION_SET}", flush=True)
-    synthesize_motion_set(Path(MOTION_SET))
+    synthesize(MOTION_SET)
     run_all(runs, jobs=options.jobs)
     report(options.output, runs)
     return 0

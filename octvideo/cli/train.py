@@ -134,6 +134,4 @@ def make_trainer(values: dict[str, Any], output: Path, *, has_validation: bool) 
 def _fit_timed(classifier: VideoClassifier, data: VideoDataModule, trainer: pl.Trainer, resume: Path | None) -> float:
     start = time.monotonic()
     fit(classifier, data, trainer, resume)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     return time.monotonic() - start

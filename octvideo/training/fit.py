@@ -98,7 +98,13 @@ def fit(classifier: VideoClassifier, data: VideoDataModule, trainer: pl.Trainer,
 
     Raises:
         ValueError: `resume` cannot be read.
+        KeyboardInterrupt: training was interrupted; the last whole epoch's checkpoint is there.
     """
     if resume is not None:
         data.first_epoch = read_checkpoint(resume)["epoch"] + 1
-    trainer.fit(classifier, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=True)
+    try:
+        trainer.fit(classifier, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=True)
+    except SystemExit:
+        if trainer.interrupted:  # Lightning turns an interrupt into an exit
+            raise KeyboardInterrupt from None
+        raise

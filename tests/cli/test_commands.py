@@ -1,6 +1,9 @@
 """The `octvideo` command: what it does, and what it says when something is wrong."""
 
 import json
+import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from octvideo.cli.main import COMMANDS
 from octvideo.cli.options import training_parser
 from octvideo.cli.sweep import parse_variant, plan_runs, run_all
 from octvideo.report import read_result
+from octvideo.training import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -126,6 +130,25 @@ def test_sweep_runs_every_variant_and_reports(two_classes, tmp_path, capsys):
     assert (tmp_path / "report" / "report.csv").read_text() == (tmp_path / "sweep" / "report.csv").read_text()
 
 
+def test_an_interrupted_run_goes_on(two_classes, tmp_path):
+    """Ctrl-C, as the terminal sends it, after the second epoch of many."""
+    given = arguments(two_classes, tmp_path / "run", **{"trainer.max_epochs": 400})
+    command = [sys.executable, "-m", "octvideo", *map(str, given)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 2/"):
+                process.send_signal(signal.SIGINT)
+                break
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted: train goes on with --resume" in err
+    assert "Traceback" not in err
+    epoch = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["epoch"]
+    assert epoch >= 0
+    assert main([*given, "--resume", "--trainer.max_epochs", str(epoch + 3)]) == 0
+    assert read_result(tmp_path / "run" / "result.json").epochs == epoch + 3
+
+
 def test_a_failed_run_of_a_sweep_is_named(tmp_path):
     (tmp_path / "bad.yaml").write_text("data:\n  train: nowhere.txt\n")
     runs = plan_runs(tmp_path / "out", tmp_path / "bad.yaml", ["0"], [None], [0])
@@ -172,7 +195,7 @@ def test_mistakes_are_one_line_and_no_traceback(given, message, capsys, tmp_path
     code, _, err = run(capsys, *given)
     assert code != 0
     assert len(err.strip().splitlines()) == 1
-    assert pytest.importorskip("re").search(message, err), err
+    assert re.search(message, err), err
     assert "Traceback" not in err
 
 
