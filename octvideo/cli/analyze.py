@@ -26,6 +26,8 @@ def run(arguments: Sequence[str]) -> int:
     options = parser.parse_args(list(arguments))
     builder = find_builder(options.model)
     frames = options.num_frames or (32 if "slowfast" in options.model else 8)
+    if len(options.crop) > 2:
+        raise ValueError(f"crop must be one number or height and width; got {options.crop}")
     height, width = options.crop if len(options.crop) == 2 else options.crop * 2
     rows = cost_table(
         lambda alpha: builder(num_classes=options.num_classes, alpha=alpha, octave=options.octave),

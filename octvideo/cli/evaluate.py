@@ -27,6 +27,8 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; None is torch's choice")
     parser.add_argument("--name", type=str, default="run", help="experiment's name in reports")
     parser.add_argument("--dataset", type=str, default="videos", help="data set's name in reports")
+    parser.add_argument("--seed", type=int, default=0, help="the training run's, for reports")
+    parser.add_argument("--fold", type=str | None, default=None, help="the training run's, for reports")
     parser.add_argument("--output", type=str, default="runs/evaluate", help="folder for the result")
     parser.add_argument("--own_builders", action="store_true", help="import a builder that the checkpoint names")
     options = parser.parse_args(list(arguments))
@@ -42,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
         batch_size=options.batch_size,
         num_workers=options.num_workers,
     )
-    facts = RunFacts(options.name, options.dataset, "test", seed=0)
+    facts = RunFacts(options.name, options.dataset, "test", options.seed, options.fold)
     row, results = score(classifier, data, "test", facts, accelerator=options.accelerator)
     folder = Path(options.output)
     write_artifacts(folder, row, results, classifier.hparams["class_names"], data.annotations("test"))

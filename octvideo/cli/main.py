@@ -9,6 +9,8 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
 import octvideo
 
 COMMANDS = {
@@ -22,15 +24,8 @@ COMMANDS = {
     "data": "make the built-in data set",
 }
 
-USER_ERRORS = (
-    ValueError,
-    TypeError,
-    FileNotFoundError,
-    FileExistsError,
-    IsADirectoryError,
-    PermissionError,
-    RuntimeError,
-)
+USER_ERRORS = (ValueError, OSError, MisconfigurationException)
+INNER_ERRORS = (TypeError, RuntimeError)  # sometimes a user's mistake that a library reports, sometimes ours
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,11 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if show_traceback:
             traceback.print_exc()
         return _fail(one_line(error), 1)
+    except INNER_ERRORS as error:
+        if show_traceback:
+            traceback.print_exc()
+        return _fail(f"{one_line(error)} (--traceback shows where)", 1)
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """An error's message on one line; of an error in a loader's worker only the error itself."""
+    text = str(error)
+    if text.startswith("Caught ") and "DataLoader worker" in text:
+        text = text.strip().rpartition("\n")[2].partition(": ")[2]
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _fail(message: str, code: int) -> int:

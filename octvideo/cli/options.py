@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Literal, NoReturn
 
 import pytorch_lightning as pl
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 
 from octvideo.data import VideoDataModule
 from octvideo.training import VideoClassifier
@@ -41,11 +41,10 @@ def training_parser() -> OneLineParser:
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, data order, augmentation")
     parser.add_argument("--ema_decay", type=float, default=0.0, help="moving average of the weights; 0 is off")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint, if any")
-    parser.add_argument("--test_checkpoint", type=str, default="best", help="best or last, for the result at the end")
+    parser.add_argument(
+        "--init", type=str | None, default=None, help="checkpoint whose weights to start from, any alpha"
+    )
+    parser.add_argument("--test_checkpoint", type=Literal["best", "last"], default="best", help="which one is tested")
+    parser.add_argument("--measure_latency", type=bool, default=True, help="false where other work runs beside")
     parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; None is torch's choice")
     return parser
-
-
-def as_plain(options: Namespace) -> dict[str, Any]:
-    """Options as nested plain dictionaries."""
-    return options.as_dict()

@@ -33,7 +33,13 @@ class RunFacts:
 
 
 def score(
-    classifier: VideoClassifier, data: VideoDataModule, split: str, facts: RunFacts, *, accelerator: str = "auto"
+    classifier: VideoClassifier,
+    data: VideoDataModule,
+    split: str,
+    facts: RunFacts,
+    *,
+    accelerator: str = "auto",
+    with_latency: bool = True,
 ) -> tuple[ResultRow, VideoResults]:
     """Score every video of a split over its views, and count the network's cost.
 
@@ -43,6 +49,7 @@ def score(
         split: "test" (num_clips x num_crops views a video) or "val" (one view).
         facts: what the row says of the run.
         accelerator: Lightning's.
+        with_latency: measure the time of a view, too; false where other work runs beside.
     """
     trainer = pl.Trainer(
         accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False,
@@ -54,16 +61,22 @@ def score(
     if results is None:
         raise RuntimeError(f"the {split} list gave no video to score")
     results.num_expected = len(data.annotations(split))
-    return _row(classifier, data.dataset(split), results, facts), results
+    classifier.to(trainer.strategy.root_device)  # the trainer has put it back on the CPU
+    return _row(classifier, data.dataset(split), results, facts, with_latency), results
 
 
-def _row(classifier: VideoClassifier, dataset: Any, results: VideoResults, facts: RunFacts) -> ResultRow:
+def _row(
+    classifier: VideoClassifier, dataset: Any, results: VideoResults, facts: RunFacts, with_latency: bool
+) -> ResultRow:
     hparams, preprocessing = classifier.hparams, classifier.hparams["preprocessing"]
     crop = preprocessing["test_crop_size"]
     height, width = (crop, crop) if isinstance(crop, int) else crop
     shape = (1, 3, preprocessing["num_frames"], height, width)
     cost = count_macs(copy.deepcopy(classifier.network).to("meta"), torch.empty(shape, device="meta"))
-    latency = measure_latency(classifier.network, torch.zeros(shape, device=classifier.device), runs=LATENCY_RUNS)
+    latency = None
+    if with_latency:
+        clip = torch.zeros(shape, device=classifier.device)
+        latency = measure_latency(classifier.network, clip, runs=LATENCY_RUNS)
     names = hparams["class_names"]
     return ResultRow(
         name=facts.name,
@@ -86,8 +99,8 @@ def _row(classifier: VideoClassifier, dataset: Any, results: VideoResults, facts
         num_crops=dataset.num_crops,
         seed=facts.seed,
         per_class_percent=dict(zip(names, results.per_class_percent.tolist(), strict=True)),
-        latency_ms=latency.median_ms,
-        latency_threads=latency.threads,
+        latency_ms=latency.median_ms if latency else None,
+        latency_threads=latency.threads if latency else None,
         fold=facts.fold,
         epochs=facts.epochs,
         train_seconds=facts.train_seconds,
@@ -116,7 +129,8 @@ def show(row: ResultRow) -> None:
         f"mean of classes {row.mean_class_percent:.2f} %",
         f"  {row.gmacs_per_view:.3f} GMACs per view ({row.sampling}, crop "
         f"{row.crop}), {row.gmacs_per_video:.3f} per video; {row.macs_unit}, {row.macs_tool}",
-        f"  {row.params_m:.3f} M parameters; {row.latency_ms:.1f} ms per view on {row.metadata['device']}, "
-        f"{row.latency_threads} threads",
+        f"  {row.params_m:.3f} M parameters",
     ]
+    if row.latency_ms is not None:
+        lines[-1] += f"; {row.latency_ms:.1f} ms per view on {row.metadata['device']}, {row.latency_threads} threads"
     print("\n".join(lines), flush=True)

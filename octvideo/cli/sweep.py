@@ -13,8 +13,9 @@ from typing import IO
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from octvideo.cli.options import new_parser
+from octvideo.cli.options import new_parser, training_parser
 from octvideo.cli.report import find_results
+from octvideo.cli.train import check_same_options
 from octvideo.layers.pair import check_alpha, octave_factors
 from octvideo.report import markdown_table, read_result, write_report
 
@@ -36,7 +37,8 @@ class Run:
 
 def run(arguments: Sequence[str]) -> int:
     """Sweep from command-line arguments; those behind "--" go to every `octvideo train`."""
-    given, _, passed_on = _partition(list(arguments))
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    given, passed_on = list(arguments[:at]), arguments[at + 1 :]
     parser = new_parser("sweep", "Train and test a config over alphas, folds and seeds; finished runs are kept.")
     parser.add_argument("--config", type=str, required=True, help="YAML file of octvideo train")
     parser.add_argument("--variants", type=str, nargs="+", default=["0", "0.25", "0.5"], help="ALPHA or ALPHA:OCTAVE")
@@ -53,11 +55,6 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _partition(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
-    at = arguments.index("--") if "--" in arguments else len(arguments)
-    return arguments[:at], arguments[at : at + 1], arguments[at + 1 :]
-
-
 def plan_runs(
     output: str | Path,
     config: str | Path,
@@ -70,7 +67,7 @@ def plan_runs(
 
     Raises:
         FileNotFoundError: the config is missing.
-        ValueError: a variant is not ALPHA or ALPHA:OCTAVE.
+        ValueError: a variant is not ALPHA or ALPHA:OCTAVE, or a finished run had other options.
     """
     if not Path(config).is_file():
         raise FileNotFoundError(f"config {config} not found: give --config, a YAML file of octvideo train")
@@ -84,7 +81,15 @@ def plan_runs(
                 options += ["--model.alpha", f"{alpha:g}", "--model.octave", octave]
                 options += ["--fold", fold] if fold is not None else []
                 runs.append(Run(folder, (*options, *passed_on)))
+                check_finished(runs[-1])
     return runs
+
+
+def check_finished(one: Run) -> None:
+    """Raise a ValueError where a finished run's options were others than it would have now."""
+    if one.is_finished:
+        parser = training_parser()
+        check_same_options(parser, parser.parse_args(list(one.options)).as_dict(), one.folder)
 
 
 def parse_variant(text: str) -> tuple[float, str]:
@@ -121,7 +126,7 @@ def run_all(runs: Iterable[Run], *, jobs: int) -> None:
         try:
             while waiting or active:
                 while waiting and len(active) < jobs:
-                    active[waiting[0]] = _start(waiting[0], threads)
+                    active[waiting[0]] = _start(waiting[0], threads, jobs)
                     waiting.pop(0)
                 time.sleep(POLL_SECONDS)
                 for one in list(active):
@@ -137,10 +142,12 @@ def run_all(runs: Iterable[Run], *, jobs: int) -> None:
         raise RuntimeError(f"{len(failed)} of {len(runs)} runs failed: {details}")
 
 
-def _start(one: Run, threads: int) -> tuple[subprocess.Popen, IO[bytes]]:
+def _start(one: Run, threads: int, jobs: int) -> tuple[subprocess.Popen, IO[bytes]]:
     one.folder.mkdir(parents=True, exist_ok=True)
     log = open(one.folder / LOG, "ab")  # noqa: SIM115 - closed when the run ends
-    command = [sys.executable, "-m", "octvideo", "train", *one.options, "--threads", str(threads)]
+    quiet = "true" if jobs == 1 else "false"
+    command = [sys.executable, "-m", "octvideo", "train", *one.options]
+    command += ["--threads", str(threads), "--measure_latency", quiet]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment), log
 

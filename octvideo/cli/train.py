@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from octvideo.cli.options import as_plain, training_parser
+from octvideo.cli.options import OneLineParser, training_parser
 from octvideo.cli.results import RunFacts, score, show, write_artifacts
 from octvideo.data import VideoDataModule
 from octvideo.training import (
@@ -25,6 +25,14 @@ from octvideo.training import (
 )
 
 RESULT = "result.json"
+CONFIG = "config.yaml"
+NOT_THE_RUNS = {
+    "config",
+    "output",
+    "resume",
+    "threads",
+    "measure_latency",
+}  # options that do not change a run's outcome
 SPLITS = ("train", "val", "test")
 
 
@@ -32,15 +40,17 @@ def run(arguments: Sequence[str]) -> int:
     """Train from command-line arguments."""
     parser = training_parser()
     options = parser.parse_args(list(arguments))
-    values = as_plain(options)
+    values = options.as_dict()
     output = Path(values["output"])
     check_folder(output, values["resume"])
     output.mkdir(parents=True, exist_ok=True)
     if (output / RESULT).is_file():
+        check_same_options(parser, values, output)
         print(f"{output} is finished: {RESULT} is there")
         return 0
     if not values["trainer"].get("fast_dev_run"):
-        parser.save(options, output / "config.yaml", overwrite=True)
+        check_same_options(parser, values, output)
+        parser.save(options, output / CONFIG, overwrite=True)
     train(values, output)
     return 0
 
@@ -53,6 +63,31 @@ def check_folder(output: Path, resume: bool) -> None:
     """
     if not resume and (last_checkpoint(output) or (output / RESULT).is_file()):
         raise FileExistsError(f"{output} holds a run: --resume goes on with it, another --output starts a new one")
+
+
+def check_same_options(parser: OneLineParser, values: dict[str, Any], output: Path) -> None:
+    """Refuse to go on with a run under other options than it was started with.
+
+    Raises:
+        ValueError: names the first option that differs.
+    """
+    if not (output / CONFIG).is_file():
+        return
+    before = flatten(parser.parse_path(output / CONFIG).as_dict())
+    for name, value in flatten(values).items():
+        if name.split(".")[0] not in NOT_THE_RUNS and before.get(name) != value:
+            raise ValueError(
+                f"{output} was started with {name} {before.get(name)}, not {value}: give the same options, "
+                "or another --output for a new run"
+            )
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
 def train(values: dict[str, Any], output: Path) -> None:
@@ -71,17 +106,27 @@ def train(values: dict[str, Any], output: Path) -> None:
     )
     trainer = make_trainer(values, output, has_validation=data.has_validation)
     resume = last_checkpoint(output) if values["resume"] else None
-    if values["model"]["init"] and resume is None:
-        load_weights(classifier.network, values["model"]["init"])
+    if values["init"] and resume is None:
+        load_weights(classifier.network, values["init"])
     seconds = _fit_timed(classifier, data, trainer, resume)
     if values["trainer"].get("fast_dev_run"):
         return
     split = "test" if values["data"]["test"] else "val" if data.has_validation else None
+    leave_process_group()
     if trainer.is_global_zero and split:
-        report_run(values, output, data, split, seconds)
+        report_run(values, output, data, split, None if resume else seconds)
+    elif trainer.is_global_zero:
+        print(f"{output}: no result, since neither data.test nor data.val is given")
 
 
-def report_run(values: dict[str, Any], output: Path, data: VideoDataModule, split: str, seconds: float) -> None:
+def leave_process_group() -> None:
+    """End the ranks' common work: the result is scored by the first rank alone, over every video."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def report_run(values: dict[str, Any], output: Path, data: VideoDataModule, split: str, seconds: float | None) -> None:
     """Score the run's checkpoint on its test (or validation) videos and write the result beside it."""
     checkpoint = last_checkpoint(output) if values["test_checkpoint"] == "last" else best_checkpoint(output)
     if checkpoint is None:
@@ -94,9 +139,16 @@ def report_run(values: dict[str, Any], output: Path, data: VideoDataModule, spli
         seed=values["seed"],
         fold=values["fold"],
         epochs=values["trainer"]["max_epochs"],
-        train_seconds=round(seconds, 1),
+        train_seconds=seconds,
     )
-    row, results = score(classifier, data, split, facts, accelerator=values["trainer"]["accelerator"])
+    row, results = score(
+        classifier,
+        data,
+        split,
+        facts,
+        accelerator=values["trainer"]["accelerator"],
+        with_latency=values["measure_latency"],
+    )
     write_artifacts(output, row, results, classifier.hparams["class_names"], data.annotations(split))
     show(row)
 
@@ -108,6 +160,8 @@ def build_data(options: dict[str, Any], fold: str | None, seed: int) -> VideoDat
         ValueError: a list's path holds "{fold}" and no fold is given, or no training list is given.
     """
     options = dict(options)
+    if fold is not None and not any("{fold}" in (options[split] or "") for split in SPLITS):
+        raise ValueError(f"fold {fold!r} is given, but no path of data.train, .val or .test holds {{fold}}")
     for split in SPLITS:
         path = options[split]
         if path and "{fold}" in path:
@@ -120,7 +174,15 @@ def build_data(options: dict[str, Any], fold: str | None, seed: int) -> VideoDat
 
 
 def make_trainer(values: dict[str, Any], output: Path, *, has_validation: bool) -> pl.Trainer:
-    """Make the run's trainer from the options."""
+    """Make the run's trainer from the options.
+
+    Raises:
+        ValueError: synchronised batch norms are asked for in an octave network, whose pairs they cannot take.
+    """
+    if values["trainer"]["sync_batchnorm"] and values["model"]["alpha"]:
+        raise ValueError(
+            "trainer.sync_batchnorm is true: octave networks have no synchronised batch norm, set it false"
+        )
     return build_trainer(
         output,
         seed=values["seed"],
@@ -134,4 +196,4 @@ def make_trainer(values: dict[str, Any], output: Path, *, has_validation: bool) 
 def _fit_timed(classifier: VideoClassifier, data: VideoDataModule, trainer: pl.Trainer, resume: Path | None) -> float:
     start = time.monotonic()
     fit(classifier, data, trainer, resume)
-    return time.monotonic() - start
+    return round(time.monotonic() - start, 1)

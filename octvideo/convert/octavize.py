@@ -36,7 +36,7 @@ def octavize(
         The same object.
 
     Raises:
-        ValueError: for a wrong alpha or octave, or a network that has nothing to convert.
+        ValueError: for a wrong alpha or octave, a plan for others, or a network that has nothing to convert.
 
     Example:
         >>> import torchvision
@@ -46,6 +46,8 @@ def octavize(
     octave_factors(octave, 3)
     if alpha == 0 and plan is None:
         return model
+    if plan is not None and (plan.alpha, plan.octave) != (alpha, octave):
+        raise ValueError(f"the plan is for alpha {plan.alpha:g}, {plan.octave}; got alpha {alpha:g}, {octave}")
     plan = plan or plan_octaves(model, alpha, octave, keep_dense)
     swaps: dict[nn.Module, nn.Module] = {}
     for name, conv in plan.convs.items():

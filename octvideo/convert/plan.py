@@ -207,7 +207,8 @@ class _Planner:
         pairs = [v for v in inputs if _is_pair(v)]
         if node.target in ELEMENTWISE and len(inputs) == 1:
             return inputs[0]
-        if node.target in ADD | {operator.add, operator.iadd} and len(set(pairs)) == 1 and len(pairs[0] or ()) == 1:
+        adds = node.target in ADD | {operator.add, operator.iadd} and len(inputs) == 2 and not node.kwargs
+        if adds and len(set(pairs)) == 1 and len(pairs[0] or ()) == 1:
             return pairs[0]
         dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
         if node.target in CAT and dim == 1 and all(inputs):

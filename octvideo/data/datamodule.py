@@ -156,6 +156,7 @@ class VideoDataModule(pl.LightningDataModule):
         values = {name: hparams[name] for name in (*names, "num_clips", "num_crops")}
         crop = hparams["crop_size"] if hparams["test_crop_size"] is None else hparams["test_crop_size"]
         values["test_crop_size"] = crop if isinstance(crop, int) else list(crop)
+        values["cache_short_side"] = hparams["cache_short_side"]  # resizing twice gives other pixels than once
         values.update(mean=list(hparams["mean"]), std=list(hparams["std"]))
         return values
 
@@ -207,7 +208,7 @@ class VideoDataModule(pl.LightningDataModule):
 
     def _build_dataset(self, split: str) -> VideoDataset:
         hparams = self.hparams
-        names = ("cache_short_side", "short_side", "crop_size", "flip", "color_jitter", "rand_augment")
+        names = ("short_side", "crop_size", "flip", "color_jitter", "rand_augment")
         settings = {name: hparams[name] for name in (*names, "rand_augment_magnitude")}
         return VideoDataset(self.annotations(split), mode=split, cache=self._cache, **self.preprocessing(), **settings)
 

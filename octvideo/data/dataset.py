@@ -38,7 +38,7 @@ class ClipItem(TypedDict):
 class VideoDataset(Dataset[ClipItem]):
     """Clips of labelled videos.
 
-    - "train": one random clip per video, random crop; randomness from torch's global state, so it differs by worker.
+    - "train": one random clip per video, random crop; randomness from torch's global state or an item's seed.
     - "val": one item per video, its centre clip and centre crop.
     - "test": num_clips x num_crops items per video, one per view; view = clip * num_crops + crop.
 

@@ -59,6 +59,7 @@ class OctConv3d(nn.Conv3d):
             channels that the groups do not divide.
 
     Example:
+        >>> import torch
         >>> conv = OctConv3d(8, 16, 3, padding=1, alpha_in=0, alpha_out=0.25)
         >>> pair = conv(torch.zeros(1, 8, 4, 9, 9))
         >>> pair.high.shape, pair.low.shape
@@ -169,7 +170,7 @@ def padding_of(conv: Any) -> tuple[int, ...]:
     """The padding in elements per axis; torch also allows the words "same" and "valid"."""
     if conv.padding == "valid":
         return (0,) * len(conv.kernel_size)
-    if conv.padding == "same":
+    if conv.padding == "same":  # an odd total, of an even kernel, would fall to one side: no octave can follow it
         return tuple(d * (k - 1) // 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
     return conv.padding
 

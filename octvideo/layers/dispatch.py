@@ -57,7 +57,7 @@ def call_on_pairs(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     if func in ELEMENTWISE:
         pair, *rest = args
         return OctPair(*(func(part, *rest, **kwargs) for part in pair))
-    if func in ADD and len(args) == 2:
+    if func in ADD and len(args) == 2 and not kwargs:
         return args[1] + args[0] if isinstance(args[0], Tensor) else args[0] + args[1]
     if func in CAT and _dim(args, kwargs) == 1:
         return concat(args[0] if args else kwargs["tensors"])

@@ -15,7 +15,6 @@ Segments = tuple[tuple[int, int], ...]
 """(high, low) channel counts of the maps that stand side by side in a concatenated one, in the dense order."""
 
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class Geometry(NamedTuple):

@@ -130,6 +130,14 @@ class MergeInputs:
         return tuple(merge(a, self.segments) if isinstance(a, OctPair) else a for a in args)
 
 
+def _pools_by_stride(pool: Any) -> bool:
+    """True where the pooled size is n / stride, rounded: only then can the low part follow."""
+    kernel, stride, padding = (
+        (v,) * 3 if isinstance(v, int) else v for v in (pool.kernel_size, pool.stride, pool.padding)
+    )
+    return all(k - s <= 2 * p for k, s, p in zip(kernel, stride, padding, strict=True))
+
+
 PAIRWISE_LAYERS: tuple[type[nn.Module], ...] = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Mish, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh,
     nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
@@ -147,6 +155,8 @@ def pair_layer(layer: nn.Module) -> nn.Module | None:
         (PAIRWISE_LAYERS, Pairwise),
         (POOLS, PairPool),
     ]
+    if isinstance(layer, POOLS) and not _pools_by_stride(layer):
+        return None
     for kinds, make in table:
         if type(layer) in kinds:
             return make(layer)

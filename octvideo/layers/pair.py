@@ -160,10 +160,13 @@ def like(x: OctPair | Tensor, reference: OctPair) -> OctPair:
     """Return `x` as a pair with the channel split and the sizes of `reference`.
 
     Raises:
+        TypeError: when x is neither.
         ValueError: when the channels or sizes differ, naming the part.
     """
     if isinstance(x, Tensor):
         x = _split_like(x, reference)
+    if not isinstance(x, OctPair):
+        raise TypeError(f"only a pair or a tensor can be added to an octave pair; got {type(x).__name__}")
     for part, given, expected in zip(("high", "low"), x, reference, strict=True):
         if given.shape[1:] != expected.shape[1:]:
             raise ValueError(

@@ -51,7 +51,7 @@ def load_classifier(path: str | Path, *, own_builders: bool = False) -> VideoCla
         ValueError: the file is no checkpoint of octvideo, or its network cannot be built.
     """
     content = read_checkpoint(path)
-    hparams = {**content["hyper_parameters"], "init": None}
+    hparams = content["hyper_parameters"]
     name = hparams.get("model")
     if name not in BUILDERS and not own_builders:
         raise ValueError(
@@ -78,7 +78,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     prefix = "network."
     given = {k[len(prefix) :]: v for k, v in read_checkpoint(path)["state_dict"].items() if k.startswith(prefix)}
     own = network.state_dict()
-    head = list(own)[-2:]
+    head = [k for k in own if k.startswith(_last_linear(network))]
     skipped = [k for k in head if k in given and given[k].shape != own[k].shape]
     wrong = sorted(_differences(own, given) - set(skipped))
     if wrong:
@@ -86,6 +86,14 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     if skipped:
         rank_zero_warn(f"{path}: the last layer has other classes and starts anew ({', '.join(skipped)})")
     network.load_state_dict({k: v for k, v in given.items() if k not in skipped}, strict=False)
+
+
+def _last_linear(network: nn.Module) -> str:
+    """Name of the last linear layer, which holds a weight's row per class, with a closing dot."""
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not names:
+        raise ValueError(f"{type(network).__name__} has no linear layer that could be its head")
+    return f"{names[-1]}."
 
 
 def _differences(own: dict[str, Tensor], given: dict[str, Tensor]) -> set[str]:

@@ -33,7 +33,6 @@ class VideoClassifier(pl.LightningModule):
         label_smoothing: share of the target that is spread over all classes.
         mixup: MixUp's alpha; 0 is off.
         cutmix: CutMix's alpha; 0 is off. With both on, each batch draws one of them.
-        init: checkpoint to start from: its weights, at any alpha; a head of other classes is left out with a notice.
         class_names: name of class i at position i (filled in from the data).
         preprocessing: how test clips are made (filled in from the data).
 
@@ -59,7 +58,6 @@ class VideoClassifier(pl.LightningModule):
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
-        init: str | None = None,
         class_names: Sequence[str] = (),
         preprocessing: dict[str, Any] | None = None,
     ) -> None:
@@ -101,7 +99,7 @@ class VideoClassifier(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         top1 = self.val_scores.compute().top1_percent
         self.val_scores.reset()
-        self.log("val_top1_percent", top1, prog_bar=True, rank_zero_only=True, sync_dist=False)
+        self.log("val_top1_percent", top1, prog_bar=True)  # equal on all ranks: the scores were gathered
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self._score(batch, self.test_scores)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import octvideo
 from octvideo.cli import main
 from octvideo.cli.main import COMMANDS
 from octvideo.cli.options import training_parser
@@ -23,7 +24,7 @@ SMALL = {
     "model.model": "resnet3d_tiny", "model.optimizer": "adamw", "model.lr": 0.003, "data.num_frames": 4,
     "data.frame_stride": 2, "data.short_side": "[32, 36]", "data.test_short_side": 32, "data.crop_size": 32,
     "data.num_clips": 2, "data.num_crops": 1, "data.batch_size": 4, "data.num_workers": 0, "trainer.max_epochs": 2,
-    "trainer.accelerator": "cpu", "threads": 1,
+    "trainer.accelerator": "cpu", "threads": 1, "data.cache_short_side": 40,
 }  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def test_a_run_is_not_overwritten_but_resumed(two_classes, trained, capsys):
     code, _, err = run(capsys, *arguments(two_classes, trained))
     assert code == 1
     assert "holds a run: --resume goes on with it" in err
-    code, out, _ = run(capsys, *arguments(two_classes, trained), "--resume")
+    code, out, _ = run(capsys, *arguments(two_classes, trained, **{"model.alpha": 0.25, "ema_decay": 0.5}), "--resume")
     assert code == 0
     assert "is finished" in out
 
@@ -249,5 +250,28 @@ def test_kinetics_recipes_run_on_a_small_kinetics_folder(path, two_classes, tmp_
 
 
 def test_the_command_is_a_module_too():
-    assert "octvideo.__main__" not in sys.modules
-    assert (ROOT / "octvideo" / "__main__.py").is_file()
+    done = subprocess.run([sys.executable, "-m", "octvideo", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == octvideo.__version__
+
+
+def test_a_broken_video_in_a_worker_is_one_line(two_classes, tmp_path, capsys):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "list.txt").write_text("broken.mp4 0\n")
+    given = arguments(two_classes, tmp_path / "run", **{"data.train": tmp_path / "list.txt", "data.num_workers": 1})
+    code, _, err = run(capsys, *given, "--data.test", "null")
+    assert code == 1
+    assert len(err.strip().splitlines()) == 1
+    assert err.startswith(f"octvideo: error: {tmp_path / 'broken.mp4'}: cannot be opened as a video")
+    assert "Traceback" not in err
+
+
+def test_a_resumed_run_keeps_its_options(two_classes, trained, capsys):
+    code, _, err = run(capsys, *arguments(two_classes, trained, **{"model.alpha": 0.5, "ema_decay": 0.5}), "--resume")
+    assert code == 1
+    assert "was started with model.alpha 0.25, not 0.5" in err
+
+
+def test_a_fold_needs_its_place_in_a_path(two_classes, tmp_path, capsys):
+    code, _, err = run(capsys, *arguments(two_classes, tmp_path / "run"), "--fold", "3")
+    assert code == 1
+    assert "fold '3' is given, but no path" in err

@@ -1,5 +1,7 @@
 """octavize on networks that are not ours."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -93,9 +95,9 @@ def test_every_parameter_gets_a_gradient(name):
 def test_images():
     torch.manual_seed(3)
     model = torchvision.models.resnet18(num_classes=5).eval()
-    macs_before = model(torch.randn(1, 3, 65, 50)).shape
+    shape = model(torch.randn(1, 3, 65, 50)).shape
     octavize(model, 0.25)
-    assert model(torch.randn(1, 3, 65, 50)).shape == macs_before
+    assert model(torch.randn(1, 3, 65, 50)).shape == shape
     assert isinstance(model.layer2[0].conv1, OctConv2d)
     assert type(model.layer4[1].conv1) is nn.Conv2d
     assert model.layer4[0].conv1.alpha_out == 0 < model.layer4[0].conv1.alpha_in
@@ -123,8 +125,37 @@ def test_keep_dense_and_an_edited_plan():
     assert model.conv3.alpha_in == 0
     assert model(torch.randn(1, 3, 4, 9, 9)).shape == (1, 5)
     other = FunctionalNet()
-    octavize(other, 0.5, plan=plan_octaves(other, 0.5, "temporal"))
-    assert other.conv2.octave == "temporal"
+    plan = plan_octaves(other, 0.5, "temporal")
+    del plan.convs["conv2"]
+    plan.convs["conv3"] = dataclasses.replace(plan.convs["conv3"], alpha_in=0, in_segments=((16, 0),))
+    with pytest.raises(ValueError, match="the plan is for alpha 0.5, temporal; got alpha 0.5, spatial"):
+        octavize(other, 0.5, plan=plan)
+    octavize(other, 0.5, "temporal", plan=plan)
+    assert type(other.conv2) is nn.Conv3d
+    assert other.conv3.octave == "temporal"
+    assert other(torch.randn(1, 3, 4, 9, 9)).shape == (1, 5)
+
+
+class ScaledSum(FunctionalNet):
+    """Additions that a pair cannot follow: a weight on one summand, and a number."""
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.bn2(self.conv2(x))
+        x = torch.add(x, self.conv3(x), alpha=0.1) + 0.5
+        return self.fc(torch.relu(self.conv4(x)).mean([2, 3, 4]))
+
+
+def test_sums_that_pairs_cannot_follow_are_left_dense():
+    with pytest.raises(ValueError, match="nothing to convert in ScaledSum"):
+        octavize(ScaledSum(), 0.5)
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool3d(3, 1), nn.AvgPool3d(2, 1)])
+def test_a_pooling_that_no_low_part_can_follow_gets_the_merged_map(pool):
+    model = octavize(sequential(nn.Conv3d(8, 8, 3, 1, 1), pool, nn.ReLU()), 0.5)
+    assert model[4] is pool
+    assert model(torch.randn(1, 3, 5, 11, 11)).shape == (1, 4)
 
 
 def test_a_shared_layer_is_swapped_wherever_it_stands():

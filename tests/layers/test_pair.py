@@ -52,7 +52,9 @@ def test_split_then_merge_keeps_a_map_that_is_constant_on_the_octave_axes(octave
 
 
 @pytest.mark.parametrize("n", range(1, 17))
-@pytest.mark.parametrize("kind", [nn.MaxPool3d(2, 2), nn.MaxPool3d(3, 2, 1), nn.AvgPool3d(2, 2), nn.MaxPool3d(1, 2)])
+@pytest.mark.parametrize(
+    "kind", [nn.MaxPool3d(2, 2), nn.MaxPool3d(3, 2, 1), nn.AvgPool3d(2, 2), nn.MaxPool3d(1, 2), nn.MaxPool3d(3, 1, 1)]
+)
 def test_pooled_pairs_stay_an_octave_apart(n, kind):
     if n == 1 and kind.kernel_size == 2:
         pytest.skip("torch pools no map that is smaller than its window")
@@ -111,6 +113,10 @@ def test_addition():
         assert torch.equal(total.low, 2 * pair.low)
     with pytest.raises(ValueError, match="the high parts of two pairs differ"):
         pair + split(x, 0.25)
+    with pytest.raises(TypeError, match="only a pair or a tensor can be added.*got float"):
+        pair + 0.5
+    with pytest.raises(TypeError, match="'add' cannot take an octave pair"):
+        torch.add(pair, pair, alpha=2)
     with pytest.raises(ValueError, match="cannot join a pair of 2 high and 2 low channels"):
         pair + torch.zeros(1, 5, 2, 5, 4)
 
