@@ -167,7 +167,7 @@ def test_only_the_class_dimension_has_a_net_drift(label):
 def test_unordered_states_have_the_same_distribution_in_every_class():
     """Spread of each dimension within clips and over all of them, class against class."""
     # The angle swings over 0.7 of the range that it drifts over (states.py), so its spread may differ by that much.
-    tolerance = np.tile([0.12, 0.12, 0.36, 0.12], 2)
+    tolerance = np.tile([0.12, 0.12, 0.45, 0.12], 2)  # 1 / 0.7 - 1, and the noise of the others
     summaries = []
     for label in range(8):
         clips = np.sort(_draw_many(label, 400)[:, ::4], axis=1)  # sorting forgets the order
