@@ -28,7 +28,7 @@ CLASS_NAMES = (
 REFERENCE_SPAN = 32
 
 # Mean range over the reference span: x and y in short sides, angle in radians, log_scale in nepers.
-_RANGES = (0.25, 0.25, 1.2 * math.pi, math.log(1.7))
+_RANGES = (0.2, 0.2, 1.2 * math.pi, math.log(1.6))
 _BACKGROUND_RANGE = 0.30  # short sides
 _RANGE_JITTER = (0.7, 1.4)
 _OSCILLATION = (1.0, 1.0, 0.7, 1.0)  # of the range, where the dimension goes back and forth
