@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if not values["trainer"].get("fast_dev_run"):
         check_same_options(parser, values, output)
-        parser.save(options, output / CONFIG, overwrite=True)
+        parser.save(options, output / CONFIG, overwrite=True, skip_none=False)  # null overrides a default, too
     train(values, output)
     return 0
 

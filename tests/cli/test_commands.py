@@ -271,6 +271,15 @@ def test_a_resumed_run_keeps_its_options(two_classes, trained, capsys):
     assert "was started with model.alpha 0.25, not 0.5" in err
 
 
+def test_a_stored_config_repeats_the_run_nulls_included(two_classes, tmp_path, capsys):
+    given = arguments(two_classes, tmp_path / "run", **{"data.frame_stride": "null", "trainer.max_epochs": 1})
+    assert run(capsys, *given)[0] == 0
+    stored = training_parser().parse_path(tmp_path / "run" / "config.yaml")
+    assert stored.data.frame_stride is None
+    code, out, _ = run(capsys, *given, "--resume")
+    assert (code, "is finished" in out) == (0, True)
+
+
 def test_a_fold_needs_its_place_in_a_path(two_classes, tmp_path, capsys):
     code, _, err = run(capsys, *arguments(two_classes, tmp_path / "run"), "--fold", "3")
     assert code == 1
