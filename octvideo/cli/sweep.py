@@ -88,8 +88,7 @@ def plan_runs(
 def check_finished(one: Run) -> None:
     """Raise a ValueError where a finished run's options were others than it would have now."""
     if one.is_finished:
-        parser = training_parser()
-        check_same_options(parser, parser.parse_args(list(one.options)).as_dict(), one.folder)
+        check_same_options(training_parser().parse_args(list(one.options)).as_dict(), one.folder)
 
 
 def parse_variant(text: str) -> tuple[float, str]:

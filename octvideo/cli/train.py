@@ -10,8 +10,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import yaml
 
-from octvideo.cli.options import OneLineParser, training_parser
+from octvideo.cli.options import training_parser
 from octvideo.cli.results import RunFacts, score, show, write_artifacts
 from octvideo.data import VideoDataModule
 from octvideo.training import (
@@ -45,12 +46,12 @@ def run(arguments: Sequence[str]) -> int:
     check_folder(output, values["resume"])
     output.mkdir(parents=True, exist_ok=True)
     if (output / RESULT).is_file():
-        check_same_options(parser, values, output)
+        check_same_options(values, output)
         print(f"{output} is finished: {RESULT} is there")
         return 0
     if not values["trainer"].get("fast_dev_run"):
-        check_same_options(parser, values, output)
-        parser.save(options, output / CONFIG, overwrite=True, skip_none=False)  # null overrides a default, too
+        check_same_options(values, output)
+        store_options(values, output)
     train(values, output)
     return 0
 
@@ -65,7 +66,17 @@ def check_folder(output: Path, resume: bool) -> None:
         raise FileExistsError(f"{output} holds a run: --resume goes on with it, another --output starts a new one")
 
 
-def check_same_options(parser: OneLineParser, values: dict[str, Any], output: Path) -> None:
+def store_options(values: dict[str, Any], output: Path) -> None:
+    """Write every option, nulls too, which override defaults, as a config that repeats the run."""
+    (output / CONFIG).write_text(as_yaml(values), encoding="utf-8")
+
+
+def as_yaml(values: dict[str, Any]) -> str:
+    """Options as the text of a config."""
+    return yaml.safe_dump({k: v for k, v in values.items() if k != "config"}, sort_keys=False)
+
+
+def check_same_options(values: dict[str, Any], output: Path) -> None:
     """Refuse to go on with a run under other options than it was started with.
 
     Raises:
@@ -73,8 +84,8 @@ def check_same_options(parser: OneLineParser, values: dict[str, Any], output: Pa
     """
     if not (output / CONFIG).is_file():
         return
-    before = flatten(parser.parse_path(output / CONFIG).as_dict())
-    for name, value in flatten(values).items():
+    before = flatten(yaml.safe_load((output / CONFIG).read_text(encoding="utf-8")))
+    for name, value in flatten(yaml.safe_load(as_yaml(values))).items():
         if name.split(".")[0] not in NOT_THE_RUNS and before.get(name) != value:
             raise ValueError(
                 f"{output} was started with {name} {before.get(name)}, not {value}: give the same options, "
