@@ -1,5 +1,6 @@
 """The `octvideo` command: what it does, and what it says when something is wrong."""
 
+import functools
 import json
 import re
 import signal
@@ -135,7 +136,10 @@ def test_an_interrupted_run_goes_on(two_classes, tmp_path):
     """Ctrl-C, as the terminal sends it, after the second epoch of many."""
     given = arguments(two_classes, tmp_path / "run", **{"trainer.max_epochs": 400})
     command = [sys.executable, "-m", "octvideo", *map(str, given)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heed_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs ignore it
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    ) as process:
         for line in process.stdout:
             if line.startswith("epoch 2/"):
                 process.send_signal(signal.SIGINT)
