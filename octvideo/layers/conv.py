@@ -11,8 +11,8 @@ from octvideo.layers.functional import Geometry, Segments, is_depthwise, octave_
 from octvideo.layers.pair import OctPair, check_alpha, low_channels, low_size, octave_factors
 
 
-class OctConv2d(nn.Conv2d):
-    """`OctConv3d` for images: octaves over H and W."""
+class _OctaveConv:
+    """What the octave convolutions of every dimension add to torch's."""
 
     def __init__(
         self,
@@ -25,19 +25,23 @@ class OctConv2d(nn.Conv2d):
         octave: str = "spatial",
         **kwargs: Any,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, *args, **kwargs)  # type: ignore[arg-type]
+        super().__init__(in_channels, out_channels, kernel_size, *args, **kwargs)  # type: ignore[call-arg]
         set_octave(self, alpha_in, alpha_out, octave)
 
-    def forward(self, input: OctPair | Tensor) -> OctPair | Tensor:  # type: ignore[override]
+    def forward(self, input: OctPair | Tensor) -> OctPair | Tensor:
         if isinstance(input, Tensor) and is_dense(self, input):
-            return super().forward(input)
+            return super().forward(input)  # type: ignore[misc]
         return convolve_pair(self, input)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, {describe_octave(self)}"
+        return f"{super().extra_repr()}, {describe_octave(self)}"  # type: ignore[misc]
 
 
-class OctConv3d(nn.Conv3d):
+class OctConv2d(_OctaveConv, nn.Conv2d):  # type: ignore[misc]
+    """`OctConv3d` for images: octaves over H and W."""
+
+
+class OctConv3d(_OctaveConv, nn.Conv3d):  # type: ignore[misc]
     """Octave convolution over video (Chen et al. 2019, section 3.2): see `octave_conv` for what it computes.
 
     One weight tensor of the ordinary shape serves every alpha: high channels first, its four slices are the paths
@@ -65,28 +69,6 @@ class OctConv3d(nn.Conv3d):
         >>> pair.high.shape, pair.low.shape
         (torch.Size([1, 12, 4, 9, 9]), torch.Size([1, 4, 4, 5, 5]))
     """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | Sequence[int],
-        *args: Any,
-        alpha_in: float,
-        alpha_out: float,
-        octave: str = "spatial",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, *args, **kwargs)  # type: ignore[arg-type]
-        set_octave(self, alpha_in, alpha_out, octave)
-
-    def forward(self, input: OctPair | Tensor) -> OctPair | Tensor:  # type: ignore[override]
-        if isinstance(input, Tensor) and is_dense(self, input):
-            return super().forward(input)
-        return convolve_pair(self, input)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, {describe_octave(self)}"
 
 
 OctConv = OctConv2d | OctConv3d

@@ -79,7 +79,7 @@ def random_pair(channels, alpha, size, octave):
     return split(torch.randn(2, channels, *size, dtype=torch.float64), alpha, octave) if alpha else None
 
 
-def run_against_oracle(octave, alpha_in, alpha_out, size, stride, kernel, bias=True):
+def assert_equals_the_oracle(octave, alpha_in, alpha_out, size, stride, kernel, bias=True):
     padding = tuple(k // 2 for k in kernel)
     conv = OctConv3d(
         10, 20, kernel, stride, padding, bias=bias, alpha_in=alpha_in, alpha_out=alpha_out, octave=octave
@@ -101,7 +101,7 @@ def run_against_oracle(octave, alpha_in, alpha_out, size, stride, kernel, bias=T
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("stride", [(1, 1, 1), (1, 2, 2), (2, 1, 1), (2, 2, 2)])
 def test_value_equals_the_slow_loop(octave, alpha, stride):
-    run_against_oracle(octave, alpha, alpha, (4, 4, 6), stride, (3, 3, 3))
+    assert_equals_the_oracle(octave, alpha, alpha, (4, 4, 6), stride, (3, 3, 3))
 
 
 @pytest.mark.parametrize("octave", FACTORS)
@@ -109,7 +109,7 @@ def test_value_equals_the_slow_loop(octave, alpha, stride):
 @pytest.mark.parametrize("stride", [(1, 1, 1), (2, 2, 2)])
 @pytest.mark.parametrize("kernel", [(3, 1, 1), (1, 3, 3), (1, 1, 1)])
 def test_odd_sizes_equal_the_slow_loop(octave, size, stride, kernel):
-    run_against_oracle(octave, 0.3, 0.3, size, stride, kernel)
+    assert_equals_the_oracle(octave, 0.3, 0.3, size, stride, kernel)
 
 
 @pytest.mark.parametrize("alpha_in", [0, 0.25, 0.9, 1])
@@ -117,7 +117,7 @@ def test_odd_sizes_equal_the_slow_loop(octave, size, stride, kernel):
 @pytest.mark.parametrize("bias", [True, False])
 def test_independent_alphas_equal_the_slow_loop(alpha_in, alpha_out, bias):
     if alpha_in or alpha_out:
-        run_against_oracle("spatial", alpha_in, alpha_out, (2, 5, 6), (1, 2, 2), (3, 3, 3), bias)
+        assert_equals_the_oracle("spatial", alpha_in, alpha_out, (2, 5, 6), (1, 2, 2), (3, 3, 3), bias)
     else:
         assert isinstance(OctConv3d(4, 4, 1, alpha_in=0, alpha_out=0)(torch.zeros(1, 4, 1, 2, 2)), torch.Tensor)
 
