@@ -32,6 +32,9 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--output", type=str, default="runs/evaluate", help="folder for the result")
     parser.add_argument("--own_builders", action="store_true", help="import a builder that the checkpoint names")
     options = parser.parse_args(list(arguments))
+    folder = Path(options.output)
+    if (folder / "result.json").exists():
+        raise FileExistsError(f"{folder} holds a result: give another --output, or delete it")
     if options.threads:
         torch.set_num_threads(options.threads)
     classifier = load_classifier(options.checkpoint, own_builders=options.own_builders)
@@ -46,7 +49,6 @@ def run(arguments: Sequence[str]) -> int:
     )
     facts = RunFacts(options.name, options.dataset, "test", options.seed, options.fold)
     row, results = score(classifier, data, "test", facts, accelerator=options.accelerator)
-    folder = Path(options.output)
     write_artifacts(folder, row, results, classifier.hparams["class_names"], data.annotations("test"))
     show(row)
     print(f"  result, confusion matrix and every video's scores: {folder}")

@@ -82,7 +82,8 @@ def check_same_options(values: dict[str, Any], output: Path) -> None:
     Raises:
         ValueError: names the first option that differs.
     """
-    if not (output / CONFIG).is_file():
+    has_begun = last_checkpoint(output) or (output / RESULT).is_file()
+    if not has_begun or not (output / CONFIG).is_file():
         return
     before = flatten(yaml.safe_load((output / CONFIG).read_text(encoding="utf-8")))
     for name, value in flatten(yaml.safe_load(as_yaml(values))).items():

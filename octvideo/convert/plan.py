@@ -86,7 +86,7 @@ def plan_octaves(
     if not planner.plan.convs:
         raise ValueError(
             f"nothing to convert in {type(model).__name__}: between its first and its last stage with convolutions no "
-            f"convolution can write an octave map at alpha {alpha:g}"
+            f"convolution can write an octave map at alpha {alpha:g}; it takes three convolutions in a row or more"
         )
     return planner.plan
 

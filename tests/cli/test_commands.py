@@ -85,6 +85,17 @@ def test_evaluate_agrees_with_the_result_of_training(two_classes, trained, tmp_p
     ours, first = read_result(tmp_path / "result.json"), read_result(trained / "result.json")
     assert (ours.top1_percent, ours.gmacs_per_view) == (first.top1_percent, first.gmacs_per_view)
     assert ours.num_clips == 2
+    given = ("--data", two_classes / "test.txt", "--output", tmp_path)
+    code, _, err = run(capsys, "evaluate", "--checkpoint", trained / "checkpoints" / "last.ckpt", *given)
+    assert code == 1
+    assert "holds a result: give another --output" in err
+
+
+def test_a_mistake_leaves_nothing_in_the_way_of_the_right_command(two_classes, tmp_path, capsys):
+    wrong = arguments(two_classes, tmp_path / "run", **{"data.train": "nowhere.txt", "trainer.max_epochs": 1})
+    assert run(capsys, *wrong)[0] == 1
+    right = arguments(two_classes, tmp_path / "run", **{"trainer.max_epochs": 1})
+    assert run(capsys, *right)[0] == 0
 
 
 def test_predict_names_classes_and_reports_what_it_cannot_read(two_classes, trained, tmp_path, capsys):
