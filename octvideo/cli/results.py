@@ -10,13 +10,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from octvideo.analysis import MACS_TOOL, count_macs, count_parameters, measure_latency
+from octvideo.analysis import MACS_TOOL, LatencyReport, count_macs, count_parameters, measure_latency
 from octvideo.data import Annotations, VideoDataModule
 from octvideo.evaluation import VideoResults, plot_confusion, write_confusion_csv, write_per_video_csv
 from octvideo.report import ResultRow, collect_metadata, write_result
 from octvideo.training import VideoClassifier
 
-LATENCY_RUNS = 5
+LATENCY_RUNS = 15
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,9 @@ def _row(
     classifier: VideoClassifier, dataset: Any, results: VideoResults, facts: RunFacts, with_latency: bool
 ) -> ResultRow:
     hparams, preprocessing = classifier.hparams, classifier.hparams["preprocessing"]
-    crop = preprocessing["test_crop_size"]
-    height, width = (crop, crop) if isinstance(crop, int) else crop
-    shape = (1, 3, preprocessing["num_frames"], height, width)
+    shape = view_shape(preprocessing)
     cost = count_macs(copy.deepcopy(classifier.network).to("meta"), torch.empty(shape, device="meta"))
-    latency = None
-    if with_latency:
-        clip = torch.zeros(shape, device=classifier.device)
-        latency = measure_latency(classifier.network, clip, runs=LATENCY_RUNS)
+    latency = view_latency(classifier) if with_latency else None
     names = hparams["class_names"]
     return ResultRow(
         name=facts.name,
@@ -92,7 +87,7 @@ def _row(
         gmacs_per_view=cost.gmacs,
         gmacs_per_video=cost.gmacs * dataset.num_views,
         params_m=count_parameters(classifier.network) / 1e6,
-        crop=f"{height}x{width}",
+        crop=f"{shape[3]}x{shape[4]}",
         num_frames=preprocessing["num_frames"],
         frame_stride=preprocessing["frame_stride"],
         num_clips=dataset.num_clips,
@@ -108,6 +103,19 @@ def _row(
         macs_tool=MACS_TOOL,
         metadata=collect_metadata(classifier.device),
     )
+
+
+def view_shape(preprocessing: dict[str, Any]) -> tuple[int, int, int, int, int]:
+    """(1, 3, T, H, W) of one test view."""
+    crop = preprocessing["test_crop_size"]
+    height, width = (crop, crop) if isinstance(crop, int) else crop
+    return 1, 3, preprocessing["num_frames"], height, width
+
+
+def view_latency(classifier: VideoClassifier) -> LatencyReport:
+    """Time of one view through the network, on the device where it lies."""
+    clip = torch.zeros(view_shape(classifier.hparams["preprocessing"]), device=classifier.device)
+    return measure_latency(classifier.network, clip, runs=LATENCY_RUNS)
 
 
 def write_artifacts(

@@ -7,17 +7,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
+import torch
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from octvideo.cli.options import new_parser, training_parser
 from octvideo.cli.report import find_results
+from octvideo.cli.results import view_latency
 from octvideo.cli.train import check_same_options
 from octvideo.layers.pair import check_alpha, octave_factors
-from octvideo.report import markdown_table, read_result, write_report
+from octvideo.report import ResultRow, markdown_table, read_result, write_report, write_result
+from octvideo.training import best_checkpoint, load_classifier
 
 LOG = "log.txt"
 POLL_SECONDS = 0.5
@@ -171,6 +174,7 @@ class _Board:
         self.progress = progress
         self.all = progress.add_task("runs", total=total, completed=done, note="")
         self.tasks: dict[Run, TaskID] = {}
+        self.printed: dict[Run, str] = {}
 
     def update(self, one: Run) -> None:
         line = _last_line(one.folder / LOG)
@@ -180,7 +184,14 @@ class _Board:
         if line.startswith("epoch "):
             done, total = line.split()[1].rstrip(",").split("/")
             note = ", ".join(line.split(", ")[1:])
+            self._print_once(one, line)
             self.progress.update(self.tasks[one], completed=int(done), total=int(total), note=note)
+
+    def _print_once(self, one: Run, line: str) -> None:
+        """Without a terminal there is no bar: print each epoch's line."""
+        if not self.progress.console.is_terminal and self.printed.get(one) != line:
+            self.printed[one] = line
+            print(f"{'/'.join(one.folder.parts[-2:])}: {line}", flush=True)
 
     def finish(self, one: Run) -> None:
         task = self.tasks.pop(one, None)
@@ -205,8 +216,31 @@ def _last_line(path: Path) -> str:
     return lines[-1] if lines else ""
 
 
+def fill_latency(runs: Sequence[Run]) -> None:
+    """Time a view of each variant's network once, when all runs are over, and enter it into the variant's rows.
+
+    While several runs train side by side none measures it.
+    """
+    variants: dict[tuple[float, str], list[tuple[Run, ResultRow]]] = {}
+    for one in runs:
+        row = read_result(one.folder / "result.json")
+        variants.setdefault((row.alpha, row.octave), []).append((one, row))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for members in variants.values():
+        if any(row.latency_ms is not None for _, row in members):
+            continue
+        checkpoint = best_checkpoint(members[0][0].folder)
+        if checkpoint is None:
+            continue
+        latency = view_latency(load_classifier(checkpoint, own_builders=True).to(device))
+        for one, row in members:
+            timed = replace(row, latency_ms=latency.median_ms, latency_threads=latency.threads)
+            write_result(one.folder / "result.json", timed)
+
+
 def report(output: str | Path, runs: Sequence[Run]) -> None:
     """Write the report of the runs and print its table."""
+    fill_latency(runs)
     paths = find_results([str(r.folder / "result.json") for r in runs])
     write_report(paths, output)
     print(markdown_table([read_result(path) for path in paths]))

@@ -76,7 +76,7 @@ def plan_octaves(
         raise ValueError(f"{type(model).__name__} is an octave network already: octavize the dense one")
     graph = _trace(model)
     stages = _stages(model, [n.target for n in graph.nodes if _is_conv(n, model)])
-    dense = {stages[0], stages[-1]} if len(stages) > 1 else set(stages)
+    dense = {*stages[:1], *stages[-1:]}
     while True:
         planner = _Planner(model, stages, dense, OctavePlan(alpha, octave), keep_dense)
         conflict = planner.run(graph)
@@ -84,10 +84,7 @@ def plan_octaves(
             break
         dense |= conflict
     if not planner.plan.convs:
-        raise ValueError(
-            f"nothing to convert in {type(model).__name__}: between its first and its last stage with convolutions no "
-            f"convolution can write an octave map at alpha {alpha:g}; it takes three convolutions in a row or more"
-        )
+        raise ValueError(f"nothing to convert in {type(model).__name__}: {_why_nothing(planner, stages)}")
     return planner.plan
 
 
@@ -121,6 +118,25 @@ def _stages(model: nn.Module, conv_names: Iterable[Any]) -> list[str]:
         depth += 1
         stages = list(dict.fromkeys(".".join(n.split(".")[:depth]) for n in names))
     return stages if names else []
+
+
+def _why_nothing(planner: _Planner, stages: list[str]) -> str:
+    """What is in the way of an octave network, and what it would take."""
+    if len(stages) < 3:
+        return (
+            f"it has {len(stages)} stages with 2-D or 3-D convolutions, and takes 3 or more, since the first and "
+            "the last stay dense"
+        )
+    for name, conv in planner.model.named_modules():
+        if dense_kind(conv) is not None and planner.in_octave_stage(name):
+            factors = octave_factors(planner.plan.octave, len(conv.kernel_size))
+            reason = why_not_octave(conv, factors)
+            if reason:
+                return f"convolution {name!r} cannot write an octave map, since {reason}"
+    return (
+        f"no convolution between its first and its last stage can write an octave map at alpha {planner.plan.alpha:g}: "
+        "their channels are too few, grouped, kept dense, or feed functions that take no pairs"
+    )
 
 
 class _Planner:
@@ -188,13 +204,16 @@ class _Planner:
 
     def _alpha_out(self, name: str, conv: Any, value: Segments | None) -> float:
         """alpha where the convolution writes a pair, else 0."""
-        in_dense_stage = any(name == s or name.startswith(s + ".") for s in self.dense_stages)
         depthwise = is_depthwise(conv.weight, conv.groups)
-        if in_dense_stage or self.keep_dense(name, conv) or not self._runs_on_pairs(conv):
+        if not self.in_octave_stage(name) or self.keep_dense(name, conv) or not self._runs_on_pairs(conv):
             return 0
         if depthwise and not (_is_pair(value) and _keeps_split(conv, value, self.plan.alpha)):
             return 0
         return self.plan.alpha if low_channels(conv.out_channels, self.plan.alpha) else 0
+
+    def in_octave_stage(self, name: str) -> bool:
+        """True for a module of a stage that may write pairs."""
+        return not any(name == s or name.startswith(s + ".") for s in self.dense_stages)
 
     def _runs_on_pairs(self, conv: Any) -> bool:
         factors = octave_factors(self.plan.octave, len(conv.kernel_size))

@@ -220,8 +220,8 @@ def _position(entry: _Entry, num_classes: int) -> int:
     index = int(entry.label)
     if not 0 <= index < num_classes:
         raise ValueError(
-            f"{entry.where}: label {index} is out of range; {num_classes} classes have labels 0 to {num_classes - 1}. "
-            "Correct the label, or give class_names that include it."
+            f"{entry.where}: label {index} is out of range; with {num_classes} class(es), labels go from 0 to "
+            f"{num_classes - 1}. Correct the label{', or give class_names that include it' if index > 0 else ''}."
         )
     return index
 

@@ -34,7 +34,7 @@ def write_report(paths: Sequence[str | os.PathLike], out_dir: str | os.PathLike)
     table = markdown_table(rows)
     plot_accuracy_against_gmacs(rows, folder / "report.png", folder / "report.svg")
     (folder / "report.csv").write_text(csv_table(rows), encoding="utf-8")
-    sources = _sources_table([Path(path).name for path in paths], rows)
+    sources = _sources_table([Path(os.path.relpath(path, folder)).as_posix() for path in paths], rows)
     picture = "![top-1 of whole videos against GMACs per view](report.png)"
     text = "\n".join(["# Report", "", _NOTE, "", picture, "", table, "### Sources", "", sources])
     (folder / "report.md").write_text(text, encoding="utf-8")

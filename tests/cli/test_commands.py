@@ -133,8 +133,11 @@ def test_sweep_runs_every_variant_and_reports(two_classes, tmp_path, capsys):
     code, out, _ = run(capsys, *given, "--output", tmp_path / "sweep", "--jobs", 2, "--", "--trainer.max_epochs", 1)
     assert code == 0
     assert "0.5" in out
+    assert "alpha0-spatial/foldtrain-seed0: epoch 1/1" in out  # no terminal: a line an epoch
     assert {p.name for p in (tmp_path / "sweep").iterdir()} >= {"report.md", "report.csv", "report.png", "report.svg"}
     rows = [read_result(p) for p in sorted((tmp_path / "sweep").rglob("result.json"))]
+    assert len({r.latency_ms for r in rows}) == 2  # measured once per variant, after the runs
+    assert all(r.latency_ms for r in rows)
     assert {(r.alpha, r.octave, r.fold) for r in rows} == {
         (alpha, octave, fold) for alpha, octave in ((0, "spatial"), (0.5, "temporal")) for fold in ("train", "test")
     }

@@ -176,8 +176,13 @@ def test_compiled_equals_eager():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (lambda: nn.Sequential(nn.Linear(3, 3)), "nothing to convert in Sequential"),
-        (lambda: nn.Sequential(nn.Conv3d(3, 4, 3), nn.ReLU(), nn.Conv3d(4, 5, 3)), "nothing to convert"),
+        (lambda: nn.Sequential(nn.Linear(3, 3)), "nothing to convert in Sequential: it has 0 stages"),
+        (lambda: nn.Sequential(nn.Conv3d(3, 4, 3), nn.ReLU(), nn.Conv3d(4, 5, 3)), "nothing to convert.*has 2 stages"),
+        (
+            lambda: nn.Sequential(nn.Conv3d(3, 8, 3), nn.Conv3d(8, 8, 3), nn.Conv3d(8, 8, 3)),
+            "convolution '1' cannot write an octave map, since on octave axis H kernel 3.*needs padding 1",
+        ),
+        (lambda: sequential(nn.Conv3d(8, 2, 1)), "nothing to convert.*channels are too few"),
         (lambda: torchvision.models.vit_b_16(), "nothing to convert in VisionTransformer|cannot be traced"),
         (lambda: octavize(FunctionalNet(), 0.5), "is an octave network already"),
     ],

@@ -87,7 +87,7 @@ def test_root_is_where_relative_paths_start(videos, tmp_path_factory):
     [
         ("a.mp4 0\nc.mp4\n", r"train.txt, line 2: no label in 'c.mp4'. Write: path label"),
         ("# one\nmy clip.avi\n", r"train.txt, line 2: no label in 'my clip.avi'"),
-        ("a.mp4 0\nc.mp4 -1\n", r"train.txt, line 2: label -1 is out of range; 1 classes have labels 0 to 0"),
+        ("a.mp4 0\nc.mp4 -1\n", r"train.txt, line 2: label -1 is out of range.*from 0 to 0"),
         ("# only a comment\n", r"train.txt: no videos are listed. Add lines"),
         ("", r"train.txt: no videos are listed"),
     ],
@@ -114,7 +114,7 @@ def test_mistakes_in_a_csv_name_file_and_line(videos, text, message):
 
 
 def test_labels_outside_the_class_names(videos):
-    with pytest.raises(ValueError, match=r"line 2: label 2 is out of range; 2 classes have labels 0 to 1.*class_names"):
+    with pytest.raises(ValueError, match=r"line 2: label 2 is out of range.*from 0 to 1.*class_names"):
         read_annotations(write(videos, "a.mp4 0\nc.mp4 2\n"), class_names=["bend", "wave"])
     with pytest.raises(ValueError, match=r"line 1: label 'jump' is not one of the 2 class names \(bend, wave\)"):
         read_annotations(write(videos, "a.mp4 jump\n"), class_names=["bend", "wave"])

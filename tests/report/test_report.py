@@ -192,7 +192,7 @@ def test_report_folder_is_complete_and_names_no_folder_of_the_machine(tmp_path):
     ]
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "](report.png)" in text
-    assert "| 2.json |  | 0 |  | 75.00 | cpu |" in text
+    assert "| ../results/2.json |  | 0 |  | 75.00 | cpu |" in text
     assert "0123456789+changes" in text
     assert str(tmp_path) not in text
     widths = [len(cells) for cells in markdown_lines(text)]
