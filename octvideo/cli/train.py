@@ -27,13 +27,8 @@ from octvideo.training import (
 
 RESULT = "result.json"
 CONFIG = "config.yaml"
-NOT_THE_RUNS = {
-    "config",
-    "output",
-    "resume",
-    "threads",
-    "measure_latency",
-}  # options that do not change a run's outcome
+# Options that do not change what a run learns.
+NOT_THE_RUNS = {"config", "output", "resume", "threads", "measure_latency"}
 SPLITS = ("train", "val", "test")
 
 
