@@ -9,7 +9,7 @@ from rich.table import Table
 
 from octvideo.analysis import MACS_TOOL, cost_table
 from octvideo.cli.options import new_parser
-from octvideo.models.build import find_builder
+from octvideo.models.build import IMAGE_BUILDERS, find_builder, view_size
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -18,26 +18,39 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--model", type=str, default="i3d_r50", help="a builder's name, or package.module:function")
     parser.add_argument("--alpha", type=float, nargs="+", default=[0, 0.125, 0.25, 0.5], help="one row each")
     parser.add_argument("--octave", type=str, default="spatial", help="spatial, temporal or spatiotemporal")
-    parser.add_argument("--num_classes", type=int, default=400)
-    parser.add_argument("--num_frames", type=int | None, default=None, help="None is 32 for SlowFast, else 8")
+    parser.add_argument("--num_classes", type=int | None, default=None, help="None is 400, of an image network 1000")
+    parser.add_argument("--num_frames", type=int | None, default=None, help="None is the network's own number")
     parser.add_argument(
-        "--crop", type=int, nargs="+", default=[224], help="height and width in pixels, or one for both"
+        "--crop", type=int, nargs="+", default=[], help="height and width in pixels, or one for both; or the network's"
     )
     options = parser.parse_args(list(arguments))
     builder = find_builder(options.model)
-    frames = options.num_frames or (32 if "slowfast" in options.model else 8)
-    if len(options.crop) > 2:
-        raise ValueError(f"crop must be one number or height and width; got {options.crop}")
-    height, width = options.crop if len(options.crop) == 2 else options.crop * 2
+    size = chosen_size(options.model, options.num_frames, options.crop)
+    num_classes = options.num_classes or (1000 if options.model in IMAGE_BUILDERS else 400)
     rows = cost_table(
-        lambda alpha: builder(num_classes=options.num_classes, alpha=alpha, octave=options.octave),
-        options.alpha,
-        (1, 3, frames, height, width),
+        lambda alpha: builder(num_classes=num_classes, alpha=alpha, octave=options.octave), options.alpha, (3, *size)
     )
-    title = f"{options.model}, {options.octave} octave, one view of {frames} frames, crop {height}x{width}"
+    view = "image" if options.model in IMAGE_BUILDERS else f"view of {size[0]} frames"
+    title = f"{options.model}, {options.octave} octave, one {view}, crop {size[-2]}x{size[-1]}"
     Console(width=120).print(cost_rows(rows, title))
     print(f"GMACs: 10^9 multiply-adds of convolutions and matrix products; counted by {MACS_TOOL}")
     return 0
+
+
+def chosen_size(model: str, num_frames: int | None, crop: Sequence[int]) -> tuple[int, ...]:
+    """Size of one view: what is given, and the network's own for the rest.
+
+    Raises:
+        ValueError: frames for a network on images, or a crop that is not one number or two.
+    """
+    *frames, height, width = view_size(model)
+    if num_frames is not None and model in IMAGE_BUILDERS:
+        raise ValueError(f"num_frames is {num_frames}, but {model} is a network on images: leave it out")
+    if len(crop) > 2:
+        raise ValueError(f"crop must be one number or height and width; got {list(crop)}")
+    if crop:
+        height, width = crop[0], crop[-1]
+    return (*(frames if num_frames is None else [num_frames]), height, width)
 
 
 def cost_rows(rows: list[dict[str, float]], title: str) -> Table:
