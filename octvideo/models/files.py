@@ -10,12 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+WEIGHTS = "a file of weights (.ckpt, .pth, .pyth, .pt or .safetensors)"
 
-def read_file(path: str | Path) -> Any:
+
+def read_file(path: str | Path, wanted: str = WEIGHTS) -> Any:
     """Read a .safetensors file, or a file of `torch.save` with any other ending (`weights_only=True`).
 
     Args:
         path: the file.
+        wanted: what to give instead, for the error's message.
 
     Returns:
         What the file holds, on the CPU: tensors and plain values.
@@ -26,16 +29,16 @@ def read_file(path: str | Path) -> Any:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path} not found: give a file of weights (.ckpt, .pth, .pyth, .pt or .safetensors)")
+        raise FileNotFoundError(f"checkpoint {path} not found: give {wanted}")
     if path.is_dir() or not path.stat().st_size:
         kind = "a folder" if path.is_dir() else "an empty file"
-        raise ValueError(f"{path} is {kind}: give a file of weights (.ckpt, .pth, .pyth, .pt or .safetensors)")
+        raise ValueError(f"{path} is {kind}: give {wanted}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the reader fail in any way
-        raise ValueError(f"{path} {_why_unreadable(path)} ({type(error).__name__})") from error
+        raise ValueError(f"{path} {_why_unreadable(path)} ({type(error).__name__}): give {wanted}") from error
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

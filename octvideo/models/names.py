@@ -131,9 +131,12 @@ def _fold_shortcut_norms(given: Weights, own: Weights) -> dict[str, Tensor]:
     weights = dict(given)
     for name in [n for n in given if n.endswith("branch1_norm.weight") and n not in own]:
         block = name.removesuffix("branch1_norm.weight")
-        norm = {n.rpartition(".")[2]: weights.pop(n) for n in given if n.startswith(f"{block}branch1_norm.")}
-        scale = norm["weight"] / (norm["running_var"] + 1e-5).sqrt()  # 1e-5: PySlowFast's BN.EPSILON
+        norm = {n.rpartition(".")[2]: given[n] for n in given if n.startswith(f"{block}branch1_norm.")}
         conv, shift = f"{block}branch1_conv.weight", f"{block}branch2.norm_c.bias"
-        weights[conv] = weights[conv] * scale.view(-1, 1, 1, 1, 1)
-        weights[shift] = weights[shift] + norm["bias"] - norm["running_mean"] * scale
+        if not {"bias", "running_mean", "running_var"} <= norm.keys() or not {conv, shift} <= given.keys():
+            continue  # an incomplete file: its reader finds out
+        scale = norm["weight"] / (norm["running_var"] + 1e-5).sqrt()  # 1e-5: PySlowFast's BN.EPSILON
+        weights[conv] = given[conv] * scale.view(-1, 1, 1, 1, 1)
+        weights[shift] = given[shift] + norm["bias"] - norm["running_mean"] * scale
+        weights = {n: value for n, value in weights.items() if not n.startswith(f"{block}branch1_norm.")}
     return weights

@@ -17,7 +17,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: the file is missing.
         ValueError: the file is no checkpoint of octvideo.
     """
-    content = read_file(path)
+    content = read_file(path, wanted="a .ckpt file that octvideo train wrote")
     if not isinstance(content, dict) or "state_dict" not in content or "hyper_parameters" not in content:
         raise ValueError(f"{path} is a checkpoint of something else: octvideo's hold state_dict and hyper_parameters")
     return content

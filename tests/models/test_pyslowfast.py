@@ -104,3 +104,19 @@ def test_a_pyslowfast_file_gives_pyslowfasts_output(name, tmp_path):
     clip = torch.from_numpy(np.random.RandomState(1).standard_normal((1, 3, *CLIPS[name])))
     with torch.no_grad():
         torch.testing.assert_close(ours(clip)[0, :6].tolist(), logits, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("lost", ["branch1_bn.running_var", "branch1.weight", "branch2.c_bn.bias"])
+def test_an_incomplete_x3d_is_refused(lost, tmp_path):
+    shapes, _ = record("x3d_m")
+    del shapes[f"s2.pathway0_res0.{lost}"]
+    torch.save({"model_state": made_up(shapes)}, tmp_path / "x3d_m.pyth")
+    with pytest.raises(ValueError, match=r"x3d_m.pyth does not fit the network: .* unexpected: .*branch1_norm.bias"):
+        load_weights(network("x3d_m"), tmp_path / "x3d_m.pyth")
+
+
+def test_a_network_without_the_files_non_local_blocks_is_refused(tmp_path):
+    shapes, _ = record("c2d_r50_nln")
+    torch.save({"model_state": {name: torch.zeros(shape) for name, shape in shapes.items()}}, tmp_path / "nln.pyth")
+    with pytest.raises(ValueError, match=r"nln.pyth does not .* 65 unexpected: blocks.3.non_local.1.conv_g"):
+        load_weights(network("c2d_r50"), tmp_path / "nln.pyth")

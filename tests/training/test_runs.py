@@ -116,7 +116,7 @@ def test_weights_of_another_network_are_listed(checkpoint):
 
 
 def test_files_that_are_no_checkpoints(tmp_path, checkpoint):
-    with pytest.raises(FileNotFoundError, match="missing.ckpt not found"):
+    with pytest.raises(FileNotFoundError, match="missing.ckpt not found: give a .ckpt file that octvideo train wrote"):
         load_classifier(tmp_path / "missing.ckpt")
     (tmp_path / "text.ckpt").write_text("hello")
     with pytest.raises(ValueError, match="text.ckpt cannot be read as a checkpoint"):
