@@ -42,7 +42,7 @@ def training_parser() -> OneLineParser:
     parser.add_argument("--ema_decay", type=float, default=0.0, help="moving average of the weights; 0 is off")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint, if any")
     parser.add_argument(
-        "--init", type=str | None, default=None, help="checkpoint whose weights to start from, any alpha"
+        "--init", type=str | None, default=None, help="file of weights to start from (see octvideo.models.load_weights)"
     )
     parser.add_argument("--test_checkpoint", type=Literal["best", "last"], default="best", help="which one is tested")
     parser.add_argument("--measure_latency", type=bool, default=True, help="false where other work runs beside")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import octvideo
@@ -16,6 +17,7 @@ from octvideo.cli import main
 from octvideo.cli.main import COMMANDS
 from octvideo.cli.options import training_parser
 from octvideo.cli.sweep import parse_variant, plan_runs, run_all
+from octvideo.models import build_model, save_weights
 from octvideo.report import read_result
 from octvideo.training import read_checkpoint
 
@@ -73,6 +75,22 @@ def test_a_run_is_not_overwritten_but_resumed(two_classes, trained, capsys):
     code, out, _ = run(capsys, *arguments(two_classes, trained, **{"model.alpha": 0.25, "ema_decay": 0.5}), "--resume")
     assert code == 0
     assert "is finished" in out
+
+
+def test_training_starts_from_a_file_of_weights(two_classes, tmp_path, capsys):
+    """At learning rate 0, so that the weights of the run's checkpoint are those that it started from."""
+    dense = build_model("resnet3d_tiny", num_classes=2)
+    save_weights(dense, tmp_path / "dense.safetensors")
+    changes = {"model.alpha": 0.25, "model.lr": 0, "trainer.max_epochs": 1, "init": tmp_path / "dense.safetensors"}
+    assert run(capsys, *arguments(two_classes, tmp_path / "run", **changes))[0] == 0
+    trained = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]
+    assert [
+        name for name, value in dense.named_parameters() if not torch.equal(trained[f"network.{name}"], value)
+    ] == []
+    changes["init"] = tmp_path / "missing.pyth"
+    code, _, err = run(capsys, *arguments(two_classes, tmp_path / "other", **changes))
+    assert code == 1
+    assert "missing.pyth not found: give a file of weights" in err
 
 
 def test_evaluate_agrees_with_the_result_of_training(two_classes, trained, tmp_path, capsys):
