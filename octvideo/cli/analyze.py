@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from octvideo.analysis import MACS_TOOL, cost_table
-from octvideo.cli.options import new_parser
+from octvideo.cli.options import clip_shape, new_parser
 from octvideo.models.build import find_builder
 
 
@@ -25,14 +25,12 @@ def run(arguments: Sequence[str]) -> int:
     )
     options = parser.parse_args(list(arguments))
     builder = find_builder(options.model)
-    frames = options.num_frames or (32 if "slowfast" in options.model else 8)
-    if len(options.crop) > 2:
-        raise ValueError(f"crop must be one number or height and width; got {options.crop}")
-    height, width = options.crop if len(options.crop) == 2 else options.crop * 2
+    shape = clip_shape(options.model, options.num_frames, options.crop)
+    *_, frames, height, width = shape
     rows = cost_table(
         lambda alpha: builder(num_classes=options.num_classes, alpha=alpha, octave=options.octave),
         options.alpha,
-        (1, 3, frames, height, width),
+        shape,
     )
     title = f"{options.model}, {options.octave} octave, one view of {frames} frames, crop {height}x{width}"
     Console(width=120).print(cost_rows(rows, title))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NoReturn
 
 import pytorch_lightning as pl
@@ -48,3 +49,19 @@ def training_parser() -> OneLineParser:
     parser.add_argument("--measure_latency", type=bool, default=True, help="false where other work runs beside")
     parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; None is torch's choice")
     return parser
+
+
+def clip_shape(model: str, num_frames: int | None, crop: Sequence[int]) -> tuple[int, int, int, int, int]:
+    """(1, 3, T, H, W) of one view of a builder's network.
+
+    Args:
+        model: the builder's name.
+        num_frames: None is 32 for SlowFast, else 8.
+        crop: height and width in pixels, or one number for both.
+
+    Raises:
+        ValueError: crop is neither.
+    """
+    if len(crop) not in (1, 2):
+        raise ValueError(f"crop must be one number or height and width; got {list(crop)}")
+    return 1, 3, num_frames or (32 if "slowfast" in model else 8), crop[0], crop[-1]
