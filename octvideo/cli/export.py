@@ -19,7 +19,7 @@ from octvideo.runtime import ExportReport, export_onnx, export_program
 from octvideo.training import load_classifier
 
 EXPORTERS = {"onnx": export_onnx, "torch": export_program}
-OF_A_MODEL = {"alpha": 0.0, "octave": "spatial", "num_classes": 400, "num_frames": None, "crop": [224]}
+OF_A_MODEL: dict[str, Any] = {"alpha": 0.0, "octave": "spatial", "num_classes": 400, "num_frames": None, "crop": [224]}
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -15,19 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
 
-from octvideo.runtime.trace import for_onnx, trace
-
-METADATA = "octvideo.json"
-"""Under this name a file holds its metadata: a key of ONNX's metadata_props, an extra file of torch.export's archive."""
+from octvideo.runtime.formats import Runner, Writer, open_onnx, open_program, write_onnx, write_program
+from octvideo.runtime.trace import trace
 
 ENDINGS = {".onnx": "an ONNX file (--format onnx)", ".pt2": "a torch.export program (--format torch)"}
 CHECKED_BATCHES = (1, 3)
 ONE_FILE_BYTES = 1536 * 2**20  # torch puts the weights of a larger network into a second file
-
-Writer = Callable[[ExportedProgram, Path, str], str]
-Runner = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ def export_onnx(
             "that one ONNX file holds: write a torch.export program"
         )
     path = _target(path, ".onnx")
-    return _export(model, example, path, metadata, _write_onnx, _open_onnx if check else None, tolerance)
+    return _export(model, example, path, metadata, write_onnx, open_onnx if check else None, tolerance)
 
 
 def export_program(
@@ -106,7 +100,7 @@ def export_program(
     The path ends in .pt2; the metadata is the extra file "octvideo.json".
     """
     path = _target(path, ".pt2")
-    return _export(model, example, path, metadata, _write_program, _open_program if check else None, tolerance)
+    return _export(model, example, path, metadata, write_program, open_program if check else None, tolerance)
 
 
 def _need(*packages: str) -> None:
@@ -165,47 +159,3 @@ def _compare(model: nn.Module, run: Runner, shape: torch.Size) -> tuple[float, f
         differences.append((given - expected).abs().max())
         largest.append(expected.abs().max())
     return float(torch.stack(differences).max()), float(torch.stack(largest).max())
-
-
-def _write_onnx(program: ExportedProgram, path: Path, metadata: str) -> str:
-    name = "image" if program.example_inputs[0][0].dim() == 4 else "clip"
-    try:
-        written: Any = torch.onnx.export(
-            for_onnx(program),
-            dynamo=True,
-            input_names=[name],
-            output_names=["logits"],
-            dynamic_shapes=({0: "batch"},),
-            verbose=False,
-        )
-    except Exception as error:
-        raise ValueError(f"torch.onnx has no ONNX form of this network: {_cause(error)}") from error
-    written.model.metadata_props[METADATA] = metadata
-    for node in written.model.graph:
-        node.metadata_props.clear()  # the tracer's notes: as long as the graph, and of no use to a reader
-    written.save(path)
-    return f"ONNX opset {written.model.opset_imports['']}"
-
-
-def _open_onnx(path: Path) -> Runner:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda batch: torch.from_numpy(session.run(None, {name: batch.numpy()})[0])
-
-
-def _write_program(program: ExportedProgram, path: Path, metadata: str) -> str:
-    torch.export.save(program, path, extra_files={METADATA: metadata})
-    return f"torch {torch.__version__}"
-
-
-def _open_program(path: Path) -> Runner:
-    return torch.export.load(path).module()
-
-
-def _cause(error: BaseException) -> str:
-    """The last line of what lies behind an exporter's long report."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

@@ -53,7 +53,9 @@ def for_onnx(program: ExportedProgram) -> ExportedProgram:
 
 
 def adaptive_avg_pool(x: Tensor, output_size: Sequence[int]) -> Tensor:
-    """`F.adaptive_avg_pool3d` from slices and means: cell i of g averages the elements floor(i n / g) to ceil((i + 1) n / g).
+    """`F.adaptive_avg_pool3d` from slices and means.
+
+    On an axis of n elements, cell i of g averages the elements from floor(i n / g) to ceil((i + 1) n / g), exclusive.
 
     Shape:
         (N, C, *size) -> (N, C, *output_size).
