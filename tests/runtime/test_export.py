@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import re
+from pathlib import Path
 
 import onnxruntime
 import pytest
@@ -19,6 +20,7 @@ from octvideo.runtime import export_onnx, export_program
 from octvideo.runtime.trace import adaptive_avg_pool
 from octvideo.training import VideoClassifier
 
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 PREPROCESSING = {"num_frames": 3, "frame_stride": 2, "test_crop_size": [33, 18], "mean": [0.45] * 3, "std": [0.225] * 3}
 
 
@@ -197,19 +199,25 @@ def checkpoint(tmp_path_factory):
     return path, classifier.eval()
 
 
-def test_the_command_exports_a_checkpoint(checkpoint, tmp_path, capfd):
+def test_the_command_exports_a_checkpoint_and_the_readme_reads_the_file(checkpoint, tmp_path, capfd, monkeypatch):
     path, classifier = checkpoint
-    assert main(["export", "--checkpoint", str(path), "--output", str(tmp_path / "net.onnx")]) == 0
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    assert main(["export", "--checkpoint", str(path), "--output", "runs/mine.onnx"]) == 0
     out, err = capfd.readouterr()
     assert err == ""
-    assert re.search(r"net.onnx: resnet3d_tiny alpha 0.25 spatial, batch x 3 x 3 x 33 x 18\n", out)
+    assert re.search(r"runs/mine.onnx: resnet3d_tiny alpha 0.25 spatial, batch x 3 x 3 x 33 x 18\n", out)
     assert re.search(r"\d MB, ONNX opset \d+, .* s\n  logits differ from the network's by \d\.\de-\d\d", out)
     batch = torch.randn(3, 3, 3, 33, 18)
     with torch.no_grad():
-        torch.testing.assert_close(run_onnx(tmp_path / "net.onnx")(batch), classifier(batch), rtol=0, atol=1e-5)
-    stored = onnxruntime.InferenceSession(str(tmp_path / "net.onnx")).get_modelmeta().custom_metadata_map
-    values = json.loads(stored["octvideo.json"])
-    assert (values["class_names"], values["preprocessing"]) == (["dark", "bright"], PREPROCESSING)
+        torch.testing.assert_close(run_onnx(tmp_path / "runs/mine.onnx")(batch), classifier(batch), rtol=0, atol=1e-5)
+    [block] = [b for b in re.findall(r"(?:^    .*\n|^\n(?=    ))+", README, re.MULTILINE) if "onnxruntime" in b]
+    names: dict = {}
+    exec("\n".join(line[4:] for line in block.splitlines()), names)
+    assert (names["about"]["class_names"], names["about"]["preprocessing"]) == (["dark", "bright"], PREPROCESSING)
+    with torch.no_grad():
+        expected = classifier(torch.zeros(2, 3, 3, 33, 18))
+    torch.testing.assert_close(torch.from_numpy(names["logits"]), expected, rtol=0, atol=1e-5)
 
 
 def test_the_command_exports_a_builders_image_network(tmp_path, capsys, monkeypatch):
