@@ -17,9 +17,10 @@ ALLOWED = {
     "data": set(),
     "evaluation": set(),
     "analysis": {"layers"},
+    "runtime": {"layers", "convert", "models"},
     "training": {"layers", "models", "data", "evaluation"},
     "report": {"analysis", "evaluation"},
-    "cli": {"layers", "models", "data", "evaluation", "analysis", "training", "report"},
+    "cli": {"layers", "models", "data", "evaluation", "analysis", "runtime", "training", "report"},
 }
 
 

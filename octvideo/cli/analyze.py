@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from octvideo.analysis import MACS_TOOL, cost_table
-from octvideo.cli.options import new_parser
-from octvideo.models.build import IMAGE_BUILDERS, find_builder, view_size
+from octvideo.cli.options import chosen_size, new_parser
+from octvideo.models.build import IMAGE_BUILDERS, find_builder
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -35,22 +35,6 @@ def run(arguments: Sequence[str]) -> int:
     Console(width=120).print(cost_rows(rows, title))
     print(f"GMACs: 10^9 multiply-adds of convolutions and matrix products; counted by {MACS_TOOL}")
     return 0
-
-
-def chosen_size(model: str, num_frames: int | None, crop: Sequence[int]) -> tuple[int, ...]:
-    """Size of one view: what is given, and the network's own for the rest.
-
-    Raises:
-        ValueError: frames for a network on images, or a crop that is not one number or two.
-    """
-    *frames, height, width = view_size(model)
-    if num_frames is not None and model in IMAGE_BUILDERS:
-        raise ValueError(f"num_frames is {num_frames}, but {model} is a network on images: leave it out")
-    if len(crop) > 2:
-        raise ValueError(f"crop must be one number or height and width; got {list(crop)}")
-    if crop:
-        height, width = crop[0], crop[-1]
-    return (*(frames if num_frames is None else [num_frames]), height, width)
 
 
 def cost_rows(rows: list[dict[str, float]], title: str) -> Table:

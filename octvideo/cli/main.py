@@ -18,13 +18,14 @@ COMMANDS = {
     "train": "train a network from a config",
     "evaluate": "score a checkpoint on a list of videos",
     "predict": "name the action in videos",
+    "export": "write a network as an ONNX file or a torch.export program",
     "analyze": "print what a network costs at several alphas",
     "sweep": "train and evaluate a config over alphas, folds and seeds",
     "report": "make tables and a plot of accuracy against GMACs from result files",
     "data": "make the built-in data set",
 }
 
-USER_ERRORS = (ValueError, OSError, MisconfigurationException)
+USER_ERRORS = (ValueError, OSError, ImportError, MisconfigurationException)
 INNER_ERRORS = (TypeError, RuntimeError)  # sometimes a user's mistake that a library reports, sometimes ours
 
 
