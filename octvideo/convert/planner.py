@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,8 +16,6 @@ from octvideo.layers.conv import dense_kind, why_not_octave
 from octvideo.layers.dispatch import BINARY, CAT, ELEMENTWISE, cat_dim
 from octvideo.layers.functional import is_depthwise
 from octvideo.layers.pool import ADAPTIVE_POOLS
-
-_BINARY = {*BINARY, operator.add, operator.iadd, operator.mul, operator.imul, operator.sub, operator.truediv}
 
 
 @dataclass(frozen=True)
@@ -180,7 +177,7 @@ class Planner:
         function, pairs = function_of(node), [v for v in inputs if v.low]
         if function in ELEMENTWISE and len(inputs) == 1:
             return inputs[0]
-        if function in _BINARY and len(node.args) == 2 and not node.kwargs:
+        if function in BINARY and len(node.args) == 2 and not node.kwargs:
             return pairs[0]
         if function in CAT and cat_dim(node.args, node.kwargs) == 1:
             return Value(tuple(s for v in inputs for s in v.segments), pairs[0].alpha)
@@ -189,7 +186,7 @@ class Planner:
 
     def _differ(self, node: fx.Node, inputs: list[Value]) -> bool:
         pairs = {v.segments for v in inputs if v.low}
-        return function_of(node) in _BINARY and len(pairs) > 1
+        return function_of(node) in BINARY and len(pairs) > 1
 
     def _conv_before(self, node: fx.Node) -> str:
         """The nearest octave convolution upstream."""

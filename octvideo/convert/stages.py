@@ -66,7 +66,7 @@ def _is_pooled(inputs: Sequence[fx.Node], model: nn.Module) -> bool:
                 return True
             if pair_layer(module) is None and dense_kind(module) is None:
                 return False
-        elif function_of(node) in GLOBAL_POOL | MEAN:
+        elif function_of(node) in {**GLOBAL_POOL, **MEAN}:
             return True
         elif function_of(node) not in ELEMENTWISE:
             return False

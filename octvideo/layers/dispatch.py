@@ -17,42 +17,42 @@ from octvideo.layers.pair import OctPair, channels_of, concat, merge
 
 Function = Callable[..., Any]
 
-ELEMENTWISE: frozenset[Function] = frozenset(
-    {
+ELEMENTWISE: dict[Function, None] = dict.fromkeys(
+    [
         F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6, F.leaky_relu, F.elu, F.selu,
         F.celu, F.silu, F.gelu, F.mish, F.hardswish, F.hardsigmoid, F.hardtanh, F.softplus, F.logsigmoid, F.softsign,
         F.sigmoid, torch.sigmoid, Tensor.sigmoid, F.tanh, torch.tanh, Tensor.tanh, torch.clamp, Tensor.clamp,
         F.dropout, F.dropout1d, F.dropout2d, F.dropout3d,
         Tensor.contiguous, Tensor.detach, Tensor.clone, Tensor.float, Tensor.half, Tensor.bfloat16, Tensor.double,
         Tensor.to, Tensor.cpu, Tensor.cuda,
-    }
+    ]
 )  # fmt: skip
-"""Functions of one map that act on every element (or channel) by itself."""
+"""Functions of one map that act on every element (or channel) by itself. (A dict: torch 2.8 compiles no frozenset.)"""
 
 BINARY: dict[Function, Function] = {
     getattr(owner, name): function
     for function, names in (
-        (operator.add, ("add", "add_", "__add__", "__radd__", "__iadd__")),
-        (operator.sub, ("sub", "sub_", "__sub__", "__isub__")),
-        (operator.mul, ("mul", "mul_", "__mul__", "__rmul__", "__imul__")),
-        (operator.truediv, ("div", "div_", "__truediv__", "__itruediv__")),
+        (operator.add, ("add", "iadd", "add_", "__add__", "__radd__", "__iadd__")),
+        (operator.sub, ("sub", "isub", "sub_", "__sub__", "__isub__")),
+        (operator.mul, ("mul", "imul", "mul_", "__mul__", "__rmul__", "__imul__")),
+        (operator.truediv, ("truediv", "itruediv", "div", "div_", "__truediv__", "__itruediv__")),
     )
-    for owner in (torch, Tensor)
+    for owner in (torch, Tensor, operator)
     for name in names
     if hasattr(owner, name)
 }
-"""Functions of two maps that act element by element -> Python's operator."""
+"""Functions of two maps that act element by element -> the operator that does not change its arguments."""
 
-CAT: frozenset[Function] = frozenset({torch.cat, torch.concat, torch.concatenate})
-GLOBAL_POOL: frozenset[Function] = frozenset(
-    {
+CAT: dict[Function, None] = dict.fromkeys([torch.cat, torch.concat, torch.concatenate])
+GLOBAL_POOL: dict[Function, None] = dict.fromkeys(
+    [
         F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
         F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d,
-    }
+    ]
 )  # fmt: skip
-MEAN: frozenset[Function] = frozenset({torch.mean, Tensor.mean})
+MEAN: dict[Function, None] = dict.fromkeys([torch.mean, Tensor.mean])
 
-_METHODS = {f.__name__: f for f in ELEMENTWISE | MEAN | set(BINARY) if getattr(Tensor, f.__name__, None) is f}
+_METHODS = {f.__name__: f for f in [*ELEMENTWISE, *MEAN, *BINARY] if getattr(Tensor, f.__name__, None) is f}
 
 
 def call_on_pairs(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -68,8 +68,7 @@ def call_on_pairs(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any])
         return concat(args[0] if args else kwargs["tensors"])
     if pools_globally(func, args, kwargs):
         pair, *rest = args
-        high, low = (func(part, *rest, **kwargs) for part in pair)
-        return join(high, low, pair.segments)
+        return join(func(pair.high, *rest, **kwargs), func(pair.low, *rest, **kwargs), pair.segments)
     return func(*_merged(args), **_merged(kwargs))
 
 

@@ -9,10 +9,9 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from octvideo.layers.channels import HIGH, join, put, take
-from octvideo.layers.pair import OctPair, avg_pool, channels_of, like, upsample
+from octvideo.layers.pair import OctPair, avg_pool, channels_of, upsample
 
 
 class _PairBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -93,11 +92,14 @@ class OctSyncBatchNorm(_PairBatchNorm):
         axes = [0, *range(2, x.dim())]
         if not x.shape[1]:
             return x
-        size = x.new_tensor([x.numel() / x.shape[1]], dtype=torch.float32)
-        sums = all_reduce(torch.cat([x.float().sum(axes), size]), group=self.process_group)
-        count, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
-        deviation = x - _per_channel(mean, x)
-        var = all_reduce(deviation.float().square().sum(axes), group=self.process_group) / count
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        sums = _SumOverProcesses.apply(
+            torch.cat([exact.sum(axes), exact.new_tensor([x.numel() / x.shape[1]])]), self.process_group
+        )
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
+        deviation = exact - _per_channel(mean, x)
+        var = _SumOverProcesses.apply(deviation.square().sum(axes), self.process_group) / count
         if self.running_mean is not None and self.running_var is not None:
             for running, batch in ((self.running_mean, mean), (self.running_var, var * count / (count - 1))):
                 put(running, segments, part, torch.lerp(take(running, segments, part), batch.detach(), momentum))
@@ -106,6 +108,23 @@ class OctSyncBatchNorm(_PairBatchNorm):
             out = out * _per_channel(take(self.weight, segments, part), x)
             out = out + _per_channel(take(self.bias, segments, part), x)
         return out.to(x.dtype)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """All-reduce by summation; every process's loss depends on the sum, and so its gradient is summed as well."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        x = x.clone()
+        dist.all_reduce(x, group=group)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        grad = grad.clone()
+        dist.all_reduce(grad, group=ctx.group)
+        return grad, None
 
 
 class OctGroupNorm(nn.GroupNorm):
@@ -127,8 +146,7 @@ class OctGroupNorm(nn.GroupNorm):
         shift = -group_mean.expand_as(mean).flatten(1) * gain
         if self.affine:
             gain, shift = gain * self.weight, shift * self.weight + self.bias
-        gain, shift = (like(_per_channel(t, input.high), input) for t in (gain, shift))
-        return input * gain + shift
+        return input * _per_channel(gain, input.high) + _per_channel(shift, input.high)
 
 
 class OctLayerNorm(nn.LayerNorm):

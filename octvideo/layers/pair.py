@@ -113,7 +113,13 @@ pytree.register_pytree_node(
     serialized_type_name="octvideo.OctPair",
     to_dumpable_context=lambda segments: [list(s) for s in segments],
     from_dumpable_context=lambda segments: tuple(tuple(s) for s in segments),
+    flatten_with_keys_fn=lambda pair: (
+        [(pytree.GetAttrKey("high"), pair.high), (pytree.GetAttrKey("low"), pair.low)],
+        pair.segments,
+    ),
 )
+
+torch.serialization.add_safe_globals([OctPair])  # two tensors and numbers: files with pairs load with weights_only
 
 
 def octave_factors(octave: str, num_axes: int = 3) -> tuple[int, ...]:
@@ -188,6 +194,17 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="nearest")
 
 
+def crop(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Cut off what is beyond `size` at the end of each axis.
+
+    Shape:
+        (N, C, *any) -> (N, C, *size).
+    """
+    for axis, n in enumerate(size, start=2):
+        x = x.narrow(axis, 0, n)
+    return x
+
+
 def split(x: Tensor, alpha: float, octave: str = "spatial") -> OctPair:
     """Split a dense map into a pair: the last floor(alpha C) channels are average-pooled by an octave.
 
@@ -224,7 +241,7 @@ def like(x: OctPair | Tensor, reference: OctPair) -> OctPair:
         return _split_like(x, reference)
     if not isinstance(x, OctPair):
         raise TypeError(f"only a pair, a tensor or a number can meet an octave pair; got {type(x).__name__}")
-    for part, given, expected in zip(("high", "low"), x, reference, strict=True):
+    for part, given, expected in (("high", x.high, reference.high), ("low", x.low, reference.low)):
         if given.shape[1:] != expected.shape[1:]:
             raise ValueError(
                 f"the {part} parts of two pairs differ: {tuple(given.shape)} against {tuple(expected.shape)}; "
@@ -236,7 +253,7 @@ def like(x: OctPair | Tensor, reference: OctPair) -> OctPair:
 
 
 def _split_like(x: Tensor, reference: OctPair) -> OctPair:
-    high, low = reference
+    high, low = reference.high, reference.low
     per_channel = all(n == 1 for n in x.shape[2:])
     if x.dim() != high.dim() or x.shape[1] not in (1, high.shape[1] + low.shape[1]):
         raise ValueError(

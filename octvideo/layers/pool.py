@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from octvideo.layers.pair import OctPair, low_size
+from octvideo.layers.pair import OctPair, crop, low_size
 
 POOLS: tuple[type[nn.Module], ...] = (
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
@@ -66,9 +66,7 @@ def pool_pair(
     factors = [1 if h == n else 2 for h, n in zip(x.high.shape[2:], x.low.shape[2:], strict=True)]
     high = pool_part(pool, x.high)
     low = pool_part(ceil_pool, _extend(x.low, least_size))
-    for axis, size in enumerate(low_size(high.shape[2:], factors), start=2):
-        low = low.narrow(axis, 0, size)
-    return OctPair(high, low, x.segments)
+    return OctPair(high, crop(low, low_size(high.shape[2:], factors)), x.segments)
 
 
 def pool_part(pool: Callable[[Tensor], Tensor], part: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from octvideo.layers.channels import HIGH, LOW, count, take
 from octvideo.layers.conv import describe_octave, is_dense, set_octave
 from octvideo.layers.functional import columns, is_depthwise
-from octvideo.layers.pair import OctPair, avg_pool, check_pair, empty_low, low_size, upsample
+from octvideo.layers.pair import OctPair, avg_pool, check_pair, crop, empty_low, low_size, upsample
 
 _CONV_TRANSPOSE: dict[int, Callable[..., Tensor]] = {
     1: F.conv_transpose1d,
@@ -97,10 +97,8 @@ def _convolve_transposed(conv: Any, x: OctPair | Tensor) -> OctPair | Tensor:
         return empty_low(high, conv.factors) if conv.alpha_out else high  # type: ignore[arg-type,return-value]
     if high is None:
         high = low.new_empty(low.shape[0], 0, *_high_size(conv, pair, low))
-    crop = low_size(high.shape[2:], conv.factors)  # of an odd size the low part grew by one cell too many
-    for axis, size in enumerate(crop, start=2):
-        low = low.narrow(axis, 0, size)
-    return OctPair(high, low, conv.out_segments)
+    # Of an odd size the low part grew by one cell too many.
+    return OctPair(high, crop(low, low_size(high.shape[2:], conv.factors)), conv.out_segments)
 
 
 def _high_size(conv: Any, pair: OctPair, out: Tensor) -> list[int]:
@@ -131,7 +129,10 @@ def _path(conv: Any, pair: OctPair, source: int, target: int, with_bias: bool) -
     bias = take(conv.bias, conv.out_segments, target) if conv.bias is not None and with_bias else None
     f = _CONV_TRANSPOSE[len(conv.factors)]
     out = f(x, weight, bias, conv.stride, conv.padding, conv.output_padding, groups, conv.dilation)
-    return upsample(out, _high_size(conv, pair, out)) if source == LOW and target == HIGH else out
+    if source == target or target == LOW:
+        return out
+    size = _high_size(conv, pair, out)
+    return upsample(crop(out, low_size(size, conv.factors)), size)
 
 
 def _check_sizes(conv: Any) -> None:
