@@ -18,7 +18,7 @@ from octvideo.cli.options import new_parser, training_parser
 from octvideo.cli.report import find_results
 from octvideo.cli.results import view_latency
 from octvideo.cli.train import check_same_options
-from octvideo.layers.pair import check_alpha, octave_factors
+from octvideo.layers.resize import check_alpha, octave_factors
 from octvideo.report import ResultRow, markdown_table, read_result, write_report, write_result
 from octvideo.training import best_checkpoint, load_classifier
 

@@ -19,7 +19,7 @@ from octvideo.layers import (
     octave_from_dense,
     pair_layer,
 )
-from octvideo.layers.pair import octave_factors
+from octvideo.layers.resize import octave_factors
 
 
 def octavize(

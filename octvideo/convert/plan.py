@@ -12,7 +12,7 @@ from octvideo.convert.planner import ConvPlan, Planner
 from octvideo.convert.stages import find_stages, why_nothing
 from octvideo.convert.trace import trace
 from octvideo.layers import OctConv1d, OctConv2d, OctConv3d
-from octvideo.layers.pair import check_alpha, octave_factors
+from octvideo.layers.resize import check_alpha, octave_factors
 
 Alpha = float | Mapping[str, float]
 """One alpha for the paper's plan, or alphas by module name (or by the beginning of it)."""

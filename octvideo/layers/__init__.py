@@ -14,8 +14,9 @@ from octvideo.layers.norm import (
     OctSyncBatchNorm,
     convert_sync_batchnorm,
 )
-from octvideo.layers.pair import OctPair, avg_pool, concat, low_channels, merge, octave_factors, split, upsample
+from octvideo.layers.pair import OctPair, concat, merge, split
 from octvideo.layers.pool import PairPool
+from octvideo.layers.resize import avg_pool, low_channels, octave_factors, upsample
 from octvideo.layers.swap import dense_layer, pair_layer
 from octvideo.layers.transpose import OctConvTranspose1d, OctConvTranspose2d, OctConvTranspose3d
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from octvideo.layers.channels import HIGH, LOW, Segments, count, even_segments
 from octvideo.layers.functional import DOWN_SAMPLINGS, EXCHANGES, Geometry, is_depthwise, octave_conv
 from octvideo.layers.norm import with_class
-from octvideo.layers.pair import OctPair, check_alpha, check_pair, empty_low, low_channels, octave_factors
+from octvideo.layers.pair import OctPair, check_pair, empty_low
+from octvideo.layers.resize import check_alpha, low_channels, octave_factors
 
 
 class _OctaveConv:

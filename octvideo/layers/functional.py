@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from octvideo.layers.channels import HIGH, LOW, Segments, count, take
-from octvideo.layers.pair import OctPair, avg_pool, empty_low, upsample
+from octvideo.layers.pair import OctPair, empty_low
+from octvideo.layers.resize import avg_pool, upsample
 
 EXCHANGES = ("both", "high_to_low", "low_to_high", "none")
 """Which of the two paths between the parts run."""

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from octvideo.layers.channels import HIGH, join, put, take
-from octvideo.layers.pair import OctPair, avg_pool, channels_of, upsample
+from octvideo.layers.pair import OctPair, channels_of
+from octvideo.layers.resize import avg_pool, upsample
 
 
 class _PairBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -121,7 +122,7 @@ class _SumOverProcesses(torch.autograd.Function):
         return x
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         grad = grad.clone()
         dist.all_reduce(grad, group=ctx.group)
         return grad, None

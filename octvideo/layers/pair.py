@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from octvideo.layers.channels import HIGH, LOW, Segments, count, join, take
-
-OCTAVES: dict[str, dict[int, tuple[int, ...]]] = {
-    "spatial": {2: (2, 2), 3: (1, 2, 2)},
-    "temporal": {1: (2,), 3: (2, 1, 1)},
-    "spatiotemporal": {3: (2, 2, 2)},
-}
-"""How many times smaller the low part is on each axis, by the octave's name and the number of axes."""
+from octvideo.layers.resize import avg_pool, check_alpha, low_channels, low_size, octave_factors, upsample
 
 
 class OctPair:
@@ -120,89 +112,6 @@ pytree.register_pytree_node(
 )
 
 torch.serialization.add_safe_globals([OctPair])  # two tensors and numbers: files with pairs load with weights_only
-
-
-def octave_factors(octave: str, num_axes: int = 3) -> tuple[int, ...]:
-    """Return how many times smaller the low part is on each of `num_axes` axes (T, H, W).
-
-    Raises:
-        ValueError: for an octave that is unknown, or that has no such axis.
-    """
-    if octave not in OCTAVES:
-        raise ValueError(f"octave must be one of {', '.join(OCTAVES)}; got {octave!r}")
-    if num_axes not in OCTAVES[octave]:
-        known = ", ".join(f"{n}-D" for n in OCTAVES[octave])
-        raise ValueError(f"octave {octave!r} exists for {known} convolutions; got a {num_axes}-D one")
-    return OCTAVES[octave][num_axes]
-
-
-def check_alpha(alpha: float, name: str = "alpha") -> None:
-    """Raise a ValueError that names the argument unless `alpha` lies in [0, 1]."""
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
-        raise ValueError(f"{name} is the low-frequency share of the channels, from 0 to 1; got {alpha!r}")
-
-
-def low_channels(channels: int, alpha: float) -> int:
-    """Return floor(alpha * channels), free of binary rounding: .7 of 10 channels are 7, not 6."""
-    return math.floor(alpha * channels + 1e-9)
-
-
-def low_size(high_size: Sequence[int], factors: Sequence[int]) -> tuple[int, ...]:
-    """Return the low part's size on each axis, ceil(n / factor)."""
-    return tuple(-(-n // f) for n, f in zip(high_size, factors, strict=True))
-
-
-def avg_pool(x: Tensor, factors: Sequence[int]) -> Tensor:
-    """Average over windows of `factors`; a window at the end averages only what lies inside (size ceil(n / factor)).
-
-    Five-dimensional maps are pooled through 2-D views: the result is the same (a mean over a box is a mean of means),
-    it costs a fraction of `avg_pool3d` on a CPU, and works in bfloat16 there.
-
-    Shape:
-        (N, C, *size) -> (N, C, *ceil(size / factors)).
-    """
-    if all(f == 1 for f in factors):
-        return x
-    if not x.shape[1]:
-        return x.new_empty(x.shape[0], 0, *low_size(x.shape[2:], factors))
-    if x.dim() == 3:
-        return F.avg_pool1d(x, tuple(factors), ceil_mode=True, count_include_pad=False)
-    if x.dim() == 4:
-        return _avg_pool_2d(x, factors)
-    t, *plane = factors
-    if any(f != 1 for f in plane):
-        x = _avg_pool_2d(x.flatten(1, 2), plane).unflatten(1, x.shape[1:3])  # (N, C T, H, W)
-    if t != 1:
-        x = _avg_pool_2d(x.flatten(3, 4), (t, 1)).unflatten(3, x.shape[3:5])  # (N, C, T, H W)
-    return x
-
-
-def _avg_pool_2d(x: Tensor, factors: Sequence[int]) -> Tensor:
-    return F.avg_pool2d(x, tuple(factors), ceil_mode=True, count_include_pad=False)
-
-
-def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Repeat every element along the axes that are smaller than `size`, cropped to `size` (nearest neighbour).
-
-    Shape:
-        (N, C, *ceil(size / factors)) -> (N, C, *size), factors 1 or 2.
-    """
-    if tuple(x.shape[2:]) == tuple(size):
-        return x
-    if not x.shape[1]:
-        return x.new_empty(x.shape[0], 0, *size)
-    return F.interpolate(x, size=tuple(size), mode="nearest")
-
-
-def crop(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Cut off what is beyond `size` at the end of each axis.
-
-    Shape:
-        (N, C, *any) -> (N, C, *size).
-    """
-    for axis, n in enumerate(size, start=2):
-        x = x.narrow(axis, 0, n)
-    return x
 
 
 def split(x: Tensor, alpha: float, octave: str = "spatial") -> OctPair:

@@ -9,7 +9,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from octvideo.layers.pair import OctPair, crop, low_size
+from octvideo.layers.pair import OctPair
+from octvideo.layers.resize import crop, low_size
 
 POOLS: tuple[type[nn.Module], ...] = (
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from octvideo.layers.channels import HIGH, LOW, count, take
 from octvideo.layers.conv import describe_octave, is_dense, set_octave
 from octvideo.layers.functional import columns, is_depthwise
-from octvideo.layers.pair import OctPair, avg_pool, check_pair, crop, empty_low, low_size, upsample
+from octvideo.layers.pair import OctPair, check_pair, empty_low
+from octvideo.layers.resize import avg_pool, crop, low_size, upsample
 
 _CONV_TRANSPOSE: dict[int, Callable[..., Tensor]] = {
     1: F.conv_transpose1d,
