@@ -48,7 +48,7 @@ def cost_table(
     Args:
         build: makes the network at an alpha; alpha 0 is the dense one.
         alphas: shares of low-frequency channels, one row each, in this order.
-        input_shape: shape of one view, (1, C, T, H, W) or without the leading 1.
+        input_shape: shape of one view, (C, T, H, W) of a clip, (C, H, W) of an image; of a clip also with a leading 1.
 
     Returns:
         Rows with alpha, gmacs (10^9 multiply-adds of convolutions and matmuls), relative_percent (of the dense

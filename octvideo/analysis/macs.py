@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
 
 aten = torch.ops.aten
@@ -116,14 +117,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def nested_tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in nested tuples (octave pairs among them), lists and dicts, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from nested_tensors(list(value.values()))
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from nested_tensors(item)
+    """All tensors in nested tuples, lists, dicts and octave pairs, in order."""
+    return (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))
 
 
 def _sorted_by_kind(counts: dict[Any, int]) -> CostReport:

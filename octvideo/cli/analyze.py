@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from octvideo.analysis import MACS_TOOL, cost_table
-from octvideo.cli.options import clip_shape, new_parser
-from octvideo.models.build import find_builder
+from octvideo.cli.options import chosen_size, new_parser
+from octvideo.models.build import IMAGE_BUILDERS, find_builder
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -18,21 +18,20 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--model", type=str, default="i3d_r50", help="a builder's name, or package.module:function")
     parser.add_argument("--alpha", type=float, nargs="+", default=[0, 0.125, 0.25, 0.5], help="one row each")
     parser.add_argument("--octave", type=str, default="spatial", help="spatial, temporal or spatiotemporal")
-    parser.add_argument("--num_classes", type=int, default=400)
-    parser.add_argument("--num_frames", type=int | None, default=None, help="None is 32 for SlowFast, else 8")
+    parser.add_argument("--num_classes", type=int | None, default=None, help="None is 400, of an image network 1000")
+    parser.add_argument("--num_frames", type=int | None, default=None, help="None is the network's own number")
     parser.add_argument(
-        "--crop", type=int, nargs="+", default=[224], help="height and width in pixels, or one for both"
+        "--crop", type=int, nargs="+", default=[], help="height and width in pixels, or one for both; or the network's"
     )
     options = parser.parse_args(list(arguments))
     builder = find_builder(options.model)
-    shape = clip_shape(options.model, options.num_frames, options.crop)
-    *_, frames, height, width = shape
+    size = chosen_size(options.model, options.num_frames, options.crop)
+    num_classes = options.num_classes or (1000 if options.model in IMAGE_BUILDERS else 400)
     rows = cost_table(
-        lambda alpha: builder(num_classes=options.num_classes, alpha=alpha, octave=options.octave),
-        options.alpha,
-        shape,
+        lambda alpha: builder(num_classes=num_classes, alpha=alpha, octave=options.octave), options.alpha, (3, *size)
     )
-    title = f"{options.model}, {options.octave} octave, one view of {frames} frames, crop {height}x{width}"
+    view = "image" if options.model in IMAGE_BUILDERS else f"view of {size[0]} frames"
+    title = f"{options.model}, {options.octave} octave, one {view}, crop {size[-2]}x{size[-1]}"
     Console(width=120).print(cost_rows(rows, title))
     print(f"GMACs: 10^9 multiply-adds of convolutions and matrix products; counted by {MACS_TOOL}")
     return 0

@@ -12,14 +12,14 @@ from rich.console import Console
 from torch import nn
 
 import octvideo
-from octvideo.cli.options import clip_shape, new_parser
+from octvideo.cli.options import chosen_size, new_parser
 from octvideo.cli.results import view_shape
 from octvideo.models import build_model
 from octvideo.runtime import ExportReport, export_onnx, export_program
 from octvideo.training import load_classifier
 
 EXPORTERS = {"onnx": export_onnx, "torch": export_program}
-OF_A_MODEL: dict[str, Any] = {"alpha": 0.0, "octave": "spatial", "num_classes": 400, "num_frames": None, "crop": [224]}
+OF_A_MODEL: dict[str, Any] = {"alpha": 0.0, "octave": "spatial", "num_classes": 400, "num_frames": None, "crop": []}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -32,8 +32,8 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--alpha", type=float | None, default=None, help="of --model; 0 where not given")
     parser.add_argument("--octave", type=str | None, default=None, help="of --model; spatial where not given")
     parser.add_argument("--num_classes", type=int | None, default=None, help="of --model; 400 where not given")
-    parser.add_argument("--num_frames", type=int | None, default=None, help="of --model; 8, or 32 for SlowFast")
-    parser.add_argument("--crop", type=int, nargs="+", default=None, help="of --model; 224, or height and width")
+    parser.add_argument("--num_frames", type=int | None, default=None, help="of --model; its own where not given")
+    parser.add_argument("--crop", type=int, nargs="+", default=None, help="of --model; one number, or height and width")
     parser.add_argument("--format", type=Literal["onnx", "torch"], default="onnx", help="torch is torch.export's")
     parser.add_argument("--output", type=str, required=True, help="file to write, .onnx or .pt2")
     parser.add_argument("--check", type=bool, default=True, help="compare the file's logits with the network's")
@@ -65,13 +65,8 @@ def _read(
         metadata |= {name: hparams[name] for name in ("model", "alpha", "octave", "class_names", "preprocessing")}
         return classifier.network, view_shape(hparams["preprocessing"]), metadata
     values = OF_A_MODEL | given
-    shape = clip_shape(str(model), values.pop("num_frames"), values.pop("crop"))
-    network = build_model(str(model), **values)
-    return network, shape if _is_video(network) else (*shape[:2], *shape[3:]), metadata | {"model": model} | values
-
-
-def _is_video(network: nn.Module) -> bool:
-    return any(isinstance(module, nn.Conv3d) for module in network.modules())
+    shape = (1, 3, *chosen_size(str(model), values.pop("num_frames"), values.pop("crop")))
+    return build_model(str(model), **values), shape, metadata | {"model": model} | values
 
 
 def _quiet_exporters() -> None:

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from jsonargparse import ArgumentParser
 
 from octvideo.data import VideoDataModule
+from octvideo.models.build import IMAGE_BUILDERS, view_size
 from octvideo.training import VideoClassifier
 
 FROM_DATA = {"class_names", "preprocessing"}
@@ -43,7 +44,7 @@ def training_parser() -> OneLineParser:
     parser.add_argument("--ema_decay", type=float, default=0.0, help="moving average of the weights; 0 is off")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint, if any")
     parser.add_argument(
-        "--init", type=str | None, default=None, help="checkpoint whose weights to start from, any alpha"
+        "--init", type=str | None, default=None, help="file of weights to start from (see octvideo.models.load_weights)"
     )
     parser.add_argument("--test_checkpoint", type=Literal["best", "last"], default="best", help="which one is tested")
     parser.add_argument("--measure_latency", type=bool, default=True, help="false where other work runs beside")
@@ -51,17 +52,17 @@ def training_parser() -> OneLineParser:
     return parser
 
 
-def clip_shape(model: str, num_frames: int | None, crop: Sequence[int]) -> tuple[int, int, int, int, int]:
-    """(1, 3, T, H, W) of one view of a builder's network.
-
-    Args:
-        model: the builder's name.
-        num_frames: None is 32 for SlowFast, else 8.
-        crop: height and width in pixels, or one number for both.
+def chosen_size(model: str, num_frames: int | None, crop: Sequence[int]) -> tuple[int, ...]:
+    """Size of one view: what is given, and the network's own for the rest.
 
     Raises:
-        ValueError: crop is neither.
+        ValueError: frames for a network on images, or a crop that is not one number or two.
     """
-    if len(crop) not in (1, 2):
+    *frames, height, width = view_size(model)
+    if num_frames is not None and model in IMAGE_BUILDERS:
+        raise ValueError(f"num_frames is {num_frames}, but {model} is a network on images: leave it out")
+    if len(crop) > 2:
         raise ValueError(f"crop must be one number or height and width; got {list(crop)}")
-    return 1, 3, num_frames or (32 if "slowfast" in model else 8), crop[0], crop[-1]
+    if crop:
+        height, width = crop[0], crop[-1]
+    return (*(frames if num_frames is None else [num_frames]), height, width)

@@ -15,6 +15,7 @@ import yaml
 from octvideo.cli.options import training_parser
 from octvideo.cli.results import RunFacts, score, show, write_artifacts
 from octvideo.data import VideoDataModule
+from octvideo.models import load_weights
 from octvideo.training import (
     VideoClassifier,
     best_checkpoint,
@@ -22,7 +23,6 @@ from octvideo.training import (
     fit,
     last_checkpoint,
     load_classifier,
-    load_weights,
 )
 
 RESULT = "result.json"

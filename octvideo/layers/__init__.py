@@ -1,22 +1,51 @@
 """Octave layers: tensors and pairs in, tensors and pairs out."""
 
-from octvideo.layers.conv import OctConv2d, OctConv3d, octave_from_dense
+from octvideo.layers.channels import Segments, even_segments
+from octvideo.layers.conv import OctConv1d, OctConv2d, OctConv3d, dense_from_octave, octave_from_dense
 from octvideo.layers.functional import Geometry, octave_conv
-from octvideo.layers.modules import MergeInputs, OctBatchNorm2d, OctBatchNorm3d, PairPool, Pairwise, pair_layer
+from octvideo.layers.modules import MergeInputs, PairDropPath, Pairwise
+from octvideo.layers.nonlocal_block import OctNonLocal
+from octvideo.layers.norm import (
+    OctBatchNorm1d,
+    OctBatchNorm2d,
+    OctBatchNorm3d,
+    OctGroupNorm,
+    OctLayerNorm,
+    OctSyncBatchNorm,
+    convert_sync_batchnorm,
+)
 from octvideo.layers.pair import OctPair, avg_pool, concat, low_channels, merge, octave_factors, split, upsample
+from octvideo.layers.pool import PairPool
+from octvideo.layers.swap import dense_layer, pair_layer
+from octvideo.layers.transpose import OctConvTranspose1d, OctConvTranspose2d, OctConvTranspose3d
 
 __all__ = [
     "Geometry",
     "MergeInputs",
+    "OctBatchNorm1d",
     "OctBatchNorm2d",
     "OctBatchNorm3d",
+    "OctConv1d",
     "OctConv2d",
     "OctConv3d",
+    "OctConvTranspose1d",
+    "OctConvTranspose2d",
+    "OctConvTranspose3d",
+    "OctGroupNorm",
+    "OctLayerNorm",
+    "OctNonLocal",
     "OctPair",
+    "OctSyncBatchNorm",
+    "PairDropPath",
     "PairPool",
     "Pairwise",
+    "Segments",
     "avg_pool",
     "concat",
+    "convert_sync_batchnorm",
+    "dense_from_octave",
+    "dense_layer",
+    "even_segments",
     "low_channels",
     "merge",
     "octave_conv",

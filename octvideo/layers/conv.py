@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from octvideo.layers.functional import Geometry, Segments, is_depthwise, octave_conv
-from octvideo.layers.pair import OctPair, check_alpha, low_channels, low_size, octave_factors
+from octvideo.layers.channels import HIGH, LOW, Segments, count, even_segments
+from octvideo.layers.functional import DOWN_SAMPLINGS, EXCHANGES, Geometry, is_depthwise, octave_conv
+from octvideo.layers.norm import with_class
+from octvideo.layers.pair import OctPair, check_alpha, check_pair, empty_low, low_channels, octave_factors
 
 
 class _OctaveConv:
@@ -23,22 +25,34 @@ class _OctaveConv:
         alpha_in: float,
         alpha_out: float,
         octave: str = "spatial",
+        down_sampling: str = "average",
+        exchange: str = "both",
+        in_low: int | None = None,
+        out_segments: Segments | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, *args, **kwargs)  # type: ignore[call-arg]
-        set_octave(self, alpha_in, alpha_out, octave)
+        set_octave(self, alpha_in, alpha_out, octave, in_low, out_segments)
+        set_paths(self, down_sampling, exchange)
 
     def forward(self, input: OctPair | Tensor) -> OctPair | Tensor:
-        if isinstance(input, Tensor) and is_dense(self, input):
+        if isinstance(input, Tensor) and is_dense(self):
             return super().forward(input)  # type: ignore[misc]
-        return convolve_pair(self, input)
+        return convolve(self, input)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {describe_octave(self)}"  # type: ignore[misc]
 
 
+class OctConv1d(_OctaveConv, nn.Conv1d):  # type: ignore[misc]
+    """`OctConv3d` for sequences (N, C, T), whose only octave is the temporal one."""
+
+    def __init__(self, *args: Any, octave: str = "temporal", **kwargs: Any) -> None:
+        super().__init__(*args, octave=octave, **kwargs)
+
+
 class OctConv2d(_OctaveConv, nn.Conv2d):  # type: ignore[misc]
-    """`OctConv3d` for images: octaves over H and W."""
+    """`OctConv3d` for images (N, C, H, W): octaves over H and W."""
 
 
 class OctConv3d(_OctaveConv, nn.Conv3d):  # type: ignore[misc]
@@ -49,18 +63,23 @@ class OctConv3d(_OctaveConv, nn.Conv3d):  # type: ignore[misc]
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype:
-            as in `nn.Conv3d`. On an octave axis the padding must keep the size, and the stride be 1 or even.
+            as in `nn.Conv3d`. On an octave axis the stride must be 1 or even. With groups all four paths are grouped;
+            a depthwise convolution (groups = in_channels) exchanges nothing.
         alpha_in: share of the input channels in the low part, in [0, 1]; 0 takes a tensor.
         alpha_out: share of the output channels in the low part, in [0, 1]; 0 returns a tensor.
         octave: "spatial" (the low part is half as high and wide; the paper's), "temporal" (half as many frames) or
             "spatiotemporal" (all three).
+        down_sampling: "average" pools before the convolution (the paper's choice), "strided" strides in it.
+        exchange: which paths between the parts run: "both", "high_to_low", "low_to_high" or "none".
+        in_low: number of low input channels where it is not floor(alpha_in C), as after a concatenation.
+        out_segments: (high, low) channel counts of the output, run after run; None for the high ones before the low.
 
     Shape:
-        `OctPair` of size (T, H, W) -> `OctPair` of size ceil(n / stride) on the octave axes, torch's formula on others.
+        `OctPair` of size (T, H, W) -> `OctPair`, the high part of the size that `nn.Conv3d` gives.
 
     Raises:
-        ValueError: for an alpha outside [0, 1], an unknown octave, a padding or stride that no octave can follow, or
-            channels that the groups do not divide.
+        ValueError: for an alpha outside [0, 1], an unknown octave, down_sampling or exchange, a stride that no octave
+            can follow, channels that the groups do not divide, or a part of the output that no path reaches.
 
     Example:
         >>> import torch
@@ -71,12 +90,12 @@ class OctConv3d(_OctaveConv, nn.Conv3d):  # type: ignore[misc]
     """
 
 
-OctConv = OctConv2d | OctConv3d
-_OCTAVE_OF: dict[type[Any], type[OctConv]] = {nn.Conv2d: OctConv2d, nn.Conv3d: OctConv3d}
+OctConv = OctConv1d | OctConv2d | OctConv3d
+_OCTAVE_OF: dict[type[Any], type[OctConv]] = {nn.Conv1d: OctConv1d, nn.Conv2d: OctConv2d, nn.Conv3d: OctConv3d}
 
 
 def dense_kind(module: nn.Module) -> type[nn.Module] | None:
-    """`nn.Conv2d` or `nn.Conv3d` where a module is that convolution (a sub-class of it that computes the same, too)."""
+    """`nn.Conv1d`, `2d` or `3d` where a module is that convolution (a sub-class that computes the same, too)."""
     for kind in _OCTAVE_OF:
         if isinstance(module, kind) and type(module).forward is kind.forward:
             return kind
@@ -84,114 +103,121 @@ def dense_kind(module: nn.Module) -> type[nn.Module] | None:
 
 
 def octave_from_dense(
-    conv: nn.Conv2d | nn.Conv3d,
+    conv: nn.Conv1d | nn.Conv2d | nn.Conv3d,
     alpha_in: float,
     alpha_out: float,
     octave: str = "spatial",
-    in_segments: Segments | None = None,
+    *,
+    in_low: int | None = None,
+    out_segments: Segments | None = None,
+    down_sampling: str = "average",
+    exchange: str = "both",
 ) -> OctConv:
     """Return the octave convolution that shares a dense one's weight and bias.
 
     Args:
         conv: the dense convolution; its parameters are used, not copied.
-        alpha_in, alpha_out, octave: as in `OctConv3d`.
-        in_segments: (high, low) channels of the concatenated maps that the input consists of; overrides alpha_in.
+        alpha_in, alpha_out, octave, down_sampling, exchange: as in `OctConv3d`.
+        in_low, out_segments: as in `OctConv3d`.
 
     Raises:
         ValueError: as `OctConv3d`.
     """
     kind = dense_kind(conv)
     if kind is None:
-        raise ValueError(f"octave_from_dense takes nn.Conv2d or nn.Conv3d; got {type(conv).__name__}")
-    new = _OCTAVE_OF[kind](
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,
-        conv.stride,
-        conv.padding,
-        conv.dilation,
-        conv.groups,
-        conv.bias is not None,
-        conv.padding_mode,
-        alpha_in=alpha_in,
-        alpha_out=alpha_out,
-        octave=octave,
-        device="meta",
-    )
-    new.weight, new.bias = conv.weight, conv.bias
-    new.train(conv.training)
-    if in_segments is not None:
-        _set_segments(new, in_segments)
+        raise ValueError(f"octave_from_dense takes nn.Conv1d, nn.Conv2d or nn.Conv3d; got {type(conv).__name__}")
+    new: Any = with_class(conv, _OCTAVE_OF[kind])
+    new.dense_class = type(conv)
+    set_octave(new, alpha_in, alpha_out, octave, in_low, out_segments)
+    set_paths(new, down_sampling, exchange)
     return new
 
 
-def set_octave(conv: Any, alpha_in: float, alpha_out: float, octave: str) -> None:
-    """Check and store the octave arguments of a convolution module."""
+def dense_from_octave(conv: OctConv) -> nn.Module:
+    """Return the dense convolution that shares an octave one's weight and bias, of the class that it was made of."""
+    kind = next(dense for dense, octave in _OCTAVE_OF.items() if isinstance(conv, octave))
+    return with_class(conv, getattr(conv, "dense_class", kind))
+
+
+def set_octave(
+    conv: Any, alpha_in: float, alpha_out: float, octave: str, in_low: int | None, out_segments: Segments | None
+) -> None:
+    """Check and store what every octave convolution module knows of its channels."""
     check_alpha(alpha_in, "alpha_in")
     check_alpha(alpha_out, "alpha_out")
     conv.alpha_in, conv.alpha_out, conv.octave = alpha_in, alpha_out, octave
     conv.factors = octave_factors(octave, len(conv.kernel_size))
-    conv.out_low = low_channels(conv.out_channels, alpha_out)
+    conv.in_low = low_channels(conv.in_channels, alpha_in) if in_low is None else in_low
+    conv.in_high = conv.in_channels - conv.in_low
+    out_low = low_channels(conv.out_channels, alpha_out)
+    conv.out_segments = out_segments or ((conv.out_channels - out_low, out_low),)
+    if sum(map(sum, conv.out_segments)) != conv.out_channels:
+        raise ValueError(f"out_segments {conv.out_segments} do not add up to {conv.out_channels} output channels")
+
+
+def set_paths(conv: Any, down_sampling: str, exchange: str) -> None:
+    """Check and store how a convolution's paths run.
+
+    Raises:
+        ValueError: for an unknown option, and for what no octave can follow.
+    """
+    for name, given, known in (("down_sampling", down_sampling, DOWN_SAMPLINGS), ("exchange", exchange, EXCHANGES)):
+        if given not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}; got {given!r}")
+    conv.down_sampling, conv.exchange = down_sampling, exchange
     conv.geometry = Geometry(conv.stride, padding_of(conv), conv.dilation, conv.groups, conv.padding_mode)
-    low = low_channels(conv.in_channels, alpha_in)
-    _set_segments(conv, ((conv.in_channels - low, low),))
-    if alpha_in or alpha_out:
-        reason = why_not_octave(conv, conv.factors) or _why_not_grouped(conv)
+    if conv.alpha_in or conv.alpha_out:
+        reason = why_not_octave(conv, conv.factors) or _why_not_grouped(conv) or _why_not_reached(conv)
         if reason:
-            raise ValueError(f"{type(conv).__name__} with alpha_in {alpha_in} and alpha_out {alpha_out}: {reason}")
+            alphas = f"alpha_in {conv.alpha_in} and alpha_out {conv.alpha_out}"
+            raise ValueError(f"{type(conv).__name__} with {alphas}: {reason}")
 
 
-def _set_segments(conv: Any, segments: Segments) -> None:
-    if sum(map(sum, segments)) != conv.in_channels:
-        raise ValueError(f"in_segments {segments} do not add up to the {conv.in_channels} input channels")
-    conv.in_segments = segments
-    conv.in_high, conv.in_low = (sum(part) for part in zip(*segments, strict=True))
-
-
-def padding_of(conv: Any) -> tuple[int, ...]:
-    """The padding in elements per axis; torch also allows the words "same" and "valid"."""
+def padding_of(conv: Any) -> tuple[tuple[int, int], ...]:
+    """The padding in elements per axis, before and after; torch also allows the words "same" and "valid"."""
     if conv.padding == "valid":
-        return (0,) * len(conv.kernel_size)
-    if conv.padding == "same":  # an odd total, of an even kernel, would fall to one side: no octave can follow it
-        return tuple(d * (k - 1) // 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
-    return conv.padding
+        return ((0, 0),) * len(conv.kernel_size)
+    if conv.padding == "same":
+        reach = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+        return tuple((r // 2, r - r // 2) for r in reach)
+    return tuple((p, p) for p in conv.padding)
 
 
 def why_not_octave(conv: Any, factors: Sequence[int]) -> str | None:
-    """Say why a convolution cannot run on pairs, or return None where it can.
-
-    On an octave axis the size must be kept at stride 1 (else the parts drift apart) and the stride be 1 or even.
-    """
-    axes = zip(
-        "THW"[-len(factors) :], factors, conv.kernel_size, padding_of(conv), conv.dilation, conv.stride, strict=True
-    )
-    for name, factor, kernel, padding, dilation, stride in axes:
-        if factor == 1:
-            continue
-        if dilation * (kernel - 1) != 2 * padding:
-            return (
-                f"on octave axis {name} kernel {kernel} with dilation {dilation} needs padding "
-                f"{dilation * (kernel - 1) / 2:g} to keep the size; got {padding}"
-            )
-        if stride > 1 and stride % 2:
+    """Say why a convolution cannot run on pairs, or return None where it can."""
+    for name, factor, stride in zip("THW"[-len(factors) :], factors, conv.stride, strict=True):
+        if factor > 1 and stride > 1 and stride % 2:
             return f"on octave axis {name} the stride must be 1 or even; got {stride}"
     return None
 
 
 def _why_not_grouped(conv: Any) -> str | None:
-    out_high = conv.out_channels - conv.out_low
+    out_low = count(conv.out_segments, LOW)
     if is_depthwise(conv.weight, conv.groups):
+        out_high = count(conv.out_segments, HIGH)
         if out_high * conv.in_channels != conv.in_high * conv.out_channels:
             return f"a depthwise convolution keeps the split: {conv.in_high} high channels go in, {out_high} out"
         return None
-    for name, count in (("in", conv.in_high), ("in", conv.in_low), ("out", out_high), ("out", conv.out_low)):
-        if count % conv.groups:
-            return f"groups {conv.groups} must divide each part's channels; {count} {name}put channels are in one part"
+    try:
+        even_segments(conv.in_channels, conv.in_low, conv.groups)
+        even_segments(conv.out_channels, out_low, conv.groups)
+    except ValueError as error:
+        return str(error)
     return None
 
 
-def is_dense(conv: Any, x: Tensor) -> bool:
-    """True where the module is an ordinary convolution; raises a ValueError where it needs a pair, not a tensor."""
+def _why_not_reached(conv: Any) -> str | None:
+    """A part of the output must be reached by some path."""
+    out = {"high": count(conv.out_segments, HIGH), "low": count(conv.out_segments, LOW)}
+    if out["low"] and not conv.in_low and conv.exchange not in ("both", "high_to_low"):
+        return f"exchange {conv.exchange!r} leaves the low output without an input: use 'both' or 'high_to_low'"
+    if out["high"] and not conv.in_high and conv.exchange not in ("both", "low_to_high"):
+        return f"exchange {conv.exchange!r} leaves the high output without an input: use 'both' or 'low_to_high'"
+    return None
+
+
+def is_dense(conv: Any) -> bool:
+    """True where a tensor gets the ordinary convolution; raises a ValueError where the module needs a pair."""
     if conv.in_low:
         raise ValueError(
             f"{type(conv).__name__} with alpha_in {conv.alpha_in} needs an octave pair of {conv.in_high} high and "
@@ -200,39 +226,27 @@ def is_dense(conv: Any, x: Tensor) -> bool:
     return not conv.alpha_out
 
 
-def convolve_pair(conv: Any, x: OctPair | Tensor) -> OctPair | Tensor:
-    """Check the pair against the module and run `octave_conv`."""
+def convolve(conv: Any, x: OctPair | Tensor) -> OctPair | Tensor:
+    """Check the input against the module and run `octave_conv`."""
     if isinstance(x, OctPair):
         check_pair(x, conv.in_high, conv.in_low, conv.factors)
     out = octave_conv(
         x,
         conv.weight,
         conv.bias,
-        in_segments=conv.in_segments,
-        out_low=conv.out_low,
+        out_segments=conv.out_segments,
         geometry=conv.geometry,
         factors=conv.factors,
+        down_sampling=conv.down_sampling,
+        exchange=conv.exchange,
     )
-    if conv.alpha_out and isinstance(out, Tensor):  # an alpha too small for one low channel
-        return OctPair(out, out.new_empty(out.shape[0], 0, *low_size(out.shape[2:], conv.factors)))
-    return out
-
-
-def check_pair(x: OctPair, high: int, low: int, factors: Sequence[int]) -> None:
-    """Raise a ValueError that names the wrong part of a pair, what it has and what was expected."""
-    for name, part, channels in (("high", x.high, high), ("low", x.low, low)):
-        if part.dim() != len(factors) + 2 or part.shape[1] != channels:
-            raise ValueError(
-                f"the {name} part must be (N, {channels}, {', '.join('THW'[-len(factors) :])}); got {tuple(part.shape)}"
-            )
-    expected = low_size(x.high.shape[2:], factors)
-    if tuple(x.low.shape[2:]) != expected:
-        raise ValueError(
-            f"the low part of a pair whose high part has size {tuple(x.high.shape[2:])} must have size {expected}; "
-            f"got {tuple(x.low.shape[2:])}"
-        )
+    # An alpha too small for one low channel still gives a pair.
+    return empty_low(out, conv.factors) if conv.alpha_out and isinstance(out, Tensor) else out
 
 
 def describe_octave(conv: Any) -> str:
     """The octave arguments as they appear in `print(model)`."""
-    return f"alpha_in={conv.alpha_in:g}, alpha_out={conv.alpha_out:g}, octave={conv.octave}"
+    text = f"alpha_in={conv.alpha_in:g}, alpha_out={conv.alpha_out:g}, octave={conv.octave}"
+    if conv.down_sampling != "average":
+        text += f", down_sampling={conv.down_sampling}"
+    return text if conv.exchange == "both" else f"{text}, exchange={conv.exchange}"

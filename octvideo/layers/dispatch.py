@@ -2,105 +2,125 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
-from octvideo.layers.pair import OctPair, concat, low_size
+from octvideo.layers.channels import join
+from octvideo.layers.pair import OctPair, channels_of, concat, merge
 
-ELEMENTWISE: frozenset[Callable[..., Any]] = frozenset(
+Function = Callable[..., Any]
+
+ELEMENTWISE: frozenset[Function] = frozenset(
     {
-        F.relu,
-        F.relu_,
-        torch.relu,
-        torch.relu_,
-        Tensor.relu,
-        Tensor.relu_,
-        F.relu6,
-        F.leaky_relu,
-        F.elu,
-        F.silu,
-        F.gelu,
-        F.mish,
-        F.hardswish,
-        F.hardsigmoid,
-        F.hardtanh,
-        F.softplus,
-        torch.sigmoid,
-        Tensor.sigmoid,
-        torch.tanh,
-        Tensor.tanh,
-        F.dropout,
-        F.dropout1d,
-        F.dropout2d,
-        F.dropout3d,
-        Tensor.contiguous,
+        F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6, F.leaky_relu, F.elu, F.selu,
+        F.celu, F.silu, F.gelu, F.mish, F.hardswish, F.hardsigmoid, F.hardtanh, F.softplus, F.logsigmoid, F.softsign,
+        F.sigmoid, torch.sigmoid, Tensor.sigmoid, F.tanh, torch.tanh, Tensor.tanh, torch.clamp, Tensor.clamp,
+        F.dropout, F.dropout1d, F.dropout2d, F.dropout3d,
+        Tensor.contiguous, Tensor.detach, Tensor.clone, Tensor.float, Tensor.half, Tensor.bfloat16, Tensor.double,
+        Tensor.to, Tensor.cpu, Tensor.cuda,
     }
-)
+)  # fmt: skip
 """Functions of one map that act on every element (or channel) by itself."""
 
-ADD: frozenset[Callable[..., Any]] = frozenset(
-    {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__}
-)
-CAT: frozenset[Callable[..., Any]] = frozenset({torch.cat, torch.concat, torch.concatenate})
+BINARY: dict[Function, Function] = {
+    getattr(owner, name): function
+    for function, names in (
+        (operator.add, ("add", "add_", "__add__", "__radd__", "__iadd__")),
+        (operator.sub, ("sub", "sub_", "__sub__", "__isub__")),
+        (operator.mul, ("mul", "mul_", "__mul__", "__rmul__", "__imul__")),
+        (operator.truediv, ("div", "div_", "__truediv__", "__itruediv__")),
+    )
+    for owner in (torch, Tensor)
+    for name in names
+    if hasattr(owner, name)
+}
+"""Functions of two maps that act element by element -> Python's operator."""
+
+CAT: frozenset[Function] = frozenset({torch.cat, torch.concat, torch.concatenate})
+GLOBAL_POOL: frozenset[Function] = frozenset(
+    {
+        F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
+        F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d,
+    }
+)  # fmt: skip
+MEAN: frozenset[Function] = frozenset({torch.mean, Tensor.mean})
+
+_METHODS = {f.__name__: f for f in ELEMENTWISE | MEAN | set(BINARY) if getattr(Tensor, f.__name__, None) is f}
 
 
-def call_on_pairs(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Apply a torch function to octave pairs.
+def call_on_pairs(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Apply a torch function to octave pairs; one that knows no pairs gets the dense maps."""
+    if func in ELEMENTWISE and isinstance(args[0], OctPair):
+        pair, *rest = args
+        return pair.map(lambda part: func(part, *rest, **kwargs))
+    if func in BINARY and len(args) == 2 and not kwargs:
+        a, b = args
+        f = BINARY[func]
+        return a.combine(b, f) if isinstance(a, OctPair) else b.combine(a, lambda part, other: f(other, part))
+    if func in CAT and cat_dim(args, kwargs) == 1:
+        return concat(args[0] if args else kwargs["tensors"])
+    if pools_globally(func, args, kwargs):
+        pair, *rest = args
+        high, low = (func(part, *rest, **kwargs) for part in pair)
+        return join(high, low, pair.segments)
+    return func(*_merged(args), **_merged(kwargs))
+
+
+def tensor_attribute(pair: OctPair, name: str) -> Any:
+    """An attribute or method that a pair lacks and a tensor has: by the tables above, or of the dense map.
 
     Raises:
-        TypeError: for a function that is neither element-wise nor an addition nor a concatenation of channels.
+        AttributeError: for a name that tensors do not have either, and for private ones.
     """
-    if func in ELEMENTWISE:
-        pair, *rest = args
-        return OctPair(*(func(part, *rest, **kwargs) for part in pair))
-    if func in ADD and len(args) == 2 and not kwargs:
-        return args[1] + args[0] if isinstance(args[0], Tensor) else args[0] + args[1]
-    if func in CAT and _dim(args, kwargs) == 1:
-        return concat(args[0] if args else kwargs["tensors"])
-    name = getattr(func, "__name__", str(func))
-    raise TypeError(
-        f"torch function {name!r} cannot take an octave pair: merge it first with octvideo.layers.merge(pair)"
-    )
+    if name.startswith("_") or not hasattr(Tensor, name):
+        raise AttributeError(f"an octave pair has no attribute {name!r}")
+    if name in ("dtype", "device", "requires_grad", "is_cuda"):
+        return getattr(pair.high, name)
+    if name in ("shape", "size", "dim", "ndim", "numel"):
+        shape = (pair.high.shape[0], channels_of(pair), *pair.high.shape[2:])
+        return getattr(pair.high.new_empty(shape, device="meta"), name)
+    if name in _METHODS:
+        return partial(_in_place if name.endswith("_") else _call_method, name, pair)
+    return getattr(merge(pair), name)
 
 
-def _dim(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+def _call_method(name: str, pair: OctPair, *args: Any, **kwargs: Any) -> Any:
+    return call_on_pairs(_METHODS[name], (pair, *args), kwargs)
+
+
+def _in_place(name: str, pair: OctPair, *args: Any, **kwargs: Any) -> OctPair:
+    """`x.add_(y)` and its like: the pair itself holds the result."""
+    pair.high, pair.low = _call_method(name, pair, *args, **kwargs)
+    return pair
+
+
+def cat_dim(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """The axis of a concatenation."""
     return args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
 
 
-def pool_pair(
-    pool: Callable[[Tensor], Tensor], ceil_pool: Callable[[Tensor], Tensor], least_size: Sequence[int], x: OctPair
-) -> OctPair:
-    """Pool both parts so that the low result stays an octave below the high one.
-
-    A pooling that rounds down can leave the low part one element short (a map of 6 pooled to 3 has a low part of 3
-    pooled to 1, and 2 are needed): the low part is pooled rounding up, and what is too much cut off. A low part that is
-    smaller than the window is first extended by its own border.
-
-    Args:
-        pool: the pooling, applied to the high part.
-        ceil_pool: the same with ceil_mode, applied to the low part.
-        least_size: size of the smallest map that the pooling takes.
-        x: pair of shape (N, C, *size).
-    """
-    factors = [1 if h == n else 2 for h, n in zip(x.high.shape[2:], x.low.shape[2:], strict=True)]
-    high = pool_part(pool, x.high)
-    low = pool_part(ceil_pool, _extend(x.low, least_size))
-    for axis, size in enumerate(low_size(high.shape[2:], factors), start=2):
-        low = low.narrow(axis, 0, size)
-    return OctPair(high, low)
+def pools_globally(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """True for a mean over all of T, H and W, or an adaptive pooling to a fixed size: each part gives its own."""
+    if not args or not isinstance(args[0], OctPair):
+        return False
+    if func in MEAN:
+        num_axes = args[0].high.dim()
+        dims = args[1] if len(args) > 1 else kwargs.get("dim")
+        dims = (dims,) if isinstance(dims, int) else dims or ()
+        return sorted(d % num_axes for d in dims) == list(range(2, num_axes))
+    size = args[1] if len(args) > 1 else kwargs.get("output_size")
+    sizes = (size,) if isinstance(size, int) else size
+    returns_indices = kwargs.get("return_indices") or len(args) > 2
+    return func in GLOBAL_POOL and sizes is not None and None not in sizes and not returns_indices
 
 
-def _extend(x: Tensor, least_size: Sequence[int]) -> Tensor:
-    missing = [max(least - n, 0) for least, n in zip(least_size, x.shape[2:], strict=True)]
-    return F.pad(x, [p for m in reversed(missing) for p in (0, m)], mode="replicate") if any(missing) else x
-
-
-def pool_part(pool: Callable[[Tensor], Tensor], part: Tensor) -> Tensor:
-    """Pool a part; one without channels still gets its new size (torch refuses to pool it)."""
-    if part.shape[1]:
-        return pool(part)
-    return pool(part.new_zeros(part.shape[0], 1, *part.shape[2:]))[:, :0]
+def _merged(arguments: Any) -> Any:
+    is_pair = lambda x: isinstance(x, OctPair)  # noqa: E731
+    return tree_map(lambda x: merge(x) if isinstance(x, OctPair) else x, arguments, is_leaf=is_pair)

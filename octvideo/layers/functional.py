@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octvideo.layers.pair import OctPair, avg_pool, low_size, upsample
+from octvideo.layers.channels import HIGH, LOW, Segments, count, take
+from octvideo.layers.pair import OctPair, avg_pool, empty_low, upsample
 
-Segments = tuple[tuple[int, int], ...]
-"""(high, low) channel counts of the maps that stand side by side in a concatenated one, in the dense order."""
+EXCHANGES = ("both", "high_to_low", "low_to_high", "none")
+"""Which of the two paths between the parts run."""
+
+DOWN_SAMPLINGS = ("average", "strided")
+"""How a path reaches a smaller size: average pooling before the convolution, or a stride in it."""
 
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 class Geometry(NamedTuple):
-    """How a convolution moves over its input: one entry per axis, torch's meaning."""
+    """How a convolution moves over its input: one entry per axis.
+
+    Args:
+        stride, dilation, groups, padding_mode: torch's meaning.
+        padding: (before, after) on each axis.
+    """
 
     stride: tuple[int, ...]
-    padding: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
     groups: int = 1
     padding_mode: str = "zeros"
@@ -32,106 +41,163 @@ def octave_conv(
     weight: Tensor,
     bias: Tensor | None,
     *,
-    in_segments: Segments,
-    out_low: int,
+    out_segments: Segments,
     geometry: Geometry,
     factors: Sequence[int],
+    down_sampling: str = "average",
+    exchange: str = "both",
 ) -> OctPair | Tensor:
     """Convolve a pair (or a tensor, which is all high) with one weight tensor of the dense shape.
 
         Y_H = f(X_H; W_HH) + upsample(f(X_L; W_LH)),      Y_L = f(X_L; W_LL) + f(pool(X_H); W_HL)
 
-    The four weights are slices: rows (outputs) with the high channels first, columns (inputs) as `in_segments` says. On
-    an octave axis a stride of s runs as an average pooling by s followed by stride 1; L->H with stride 2 convolves X_L
-    as it is, which already has the output's size. On the other axes the stride stays in the convolution.
+    The four weights are slices: rows (outputs) as `out_segments` says, columns (inputs) as the pair's own segments say.
+    On an octave axis a stride of s runs as an average pooling by s followed by stride 1; L->H with stride 2 convolves
+    X_L as it is, which already has the output's size. On the other axes the stride stays in the convolution. With
+    "strided" no path pools, and its convolution carries the stride (section 3.3 and table 3 compare the two).
+
+    The output has the dense convolution's size. Where its kernel and padding do not keep the size at stride 1, the low
+    part is padded so that it stays an octave below the high one, its elements over the same places to half of one: by
+    zeros, or by its own border where the dense convolution pads nothing.
 
     Args:
-        x: pair, or tensor where `in_segments` has no low channels.
-        weight: (C_out, C_in / groups, *kernel), high output channels first.
-        bias: (C_out) or None.
-        in_segments: which input channels are high and which low, in the weight's order.
-        out_low: number of low output channels; 0 returns a tensor.
+        x: pair or tensor.
+        weight: (C_out, C_in / groups, *kernel).
+        bias: (C_out) or None; it is added once to each output.
+        out_segments: which output channels are high and which low; no low ones returns a tensor.
         geometry: stride, padding, dilation, groups, padding mode.
         factors: how many times smaller the low part is, per axis.
+        down_sampling: one of `DOWN_SAMPLINGS`.
+        exchange: one of `EXCHANGES`; a part that no path reaches is an error of the caller.
 
     Shape:
-        high (N, C_out - out_low, *ceil(size / stride)) and low an octave smaller on the axes where factors is 2.
+        high as the dense convolution's output, and low an octave smaller on the axes where factors is 2.
     """
-    pair = x if isinstance(x, OctPair) else OctPair(x, x.new_empty(x.shape[0], 0, *low_size(x.shape[2:], factors)))
-    paths = _Paths(weight, bias, in_segments, out_low, geometry)
-    pool_stride = [s if f > 1 else 1 for s, f in zip(geometry.stride, factors, strict=True)]
-    high_in = avg_pool(pair.high, pool_stride)
-    conv_stride = tuple(1 if f > 1 else s for s, f in zip(geometry.stride, factors, strict=True))
-
-    high_out = low_out = None
-    if paths.has_high_out:
-        high_out = _sum(
-            paths.convolve(high_in, "high", "high", conv_stride),
-            _low_to_high(pair.low, paths, conv_stride, pool_stride, high_in.shape[2:], factors),
-        )
-    if out_low:
-        low_out = _sum(
-            paths.convolve(avg_pool(high_in, factors), "high", "low", conv_stride),
-            paths.convolve(avg_pool(pair.low, pool_stride), "low", "low", conv_stride),
-        )
-    if low_out is None:
-        return high_out  # type: ignore[return-value]  # one of the two always exists
-    if high_out is None:
-        size = [n if f == 1 else h for n, f, h in zip(low_out.shape[2:], factors, high_in.shape[2:], strict=True)]
-        high_out = low_out.new_empty(low_out.shape[0], 0, *size)
-    return OctPair(high_out, low_out)
+    pair = x if isinstance(x, OctPair) else empty_low(x, factors)
+    conv = _Convolution(pair, weight, bias, out_segments, geometry, tuple(factors), down_sampling, exchange)
+    high, low = conv.output(HIGH), conv.output(LOW)
+    if low is None:
+        return high  # type: ignore[return-value]  # one of the two always exists
+    if high is None:
+        high = low.new_empty(low.shape[0], 0, *conv.high_size())
+    return OctPair(high, low, out_segments)
 
 
-def _low_to_high(
-    low: Tensor,
-    paths: _Paths,
-    conv_stride: tuple[int, ...],
-    pool_stride: Sequence[int],
-    high_size: Sequence[int],
-    factors: Sequence[int],
-) -> Tensor | None:
-    """L->H: convolve first, then up-sample (the other order costs up to 4 times as much, 8 in space-time)."""
-    pooled = avg_pool(low, [max(s // 2, 1) for s in pool_stride])
-    out = paths.convolve(pooled, "low", "high", conv_stride)
-    if out is None:
-        return None
-    size = [h if f > 1 else n for h, n, f in zip(high_size, out.shape[2:], factors, strict=True)]
-    return upsample(out, size)
+class _Move(NamedTuple):
+    """What one path does along one axis."""
+
+    pool: int
+    stride: int
+    before: int
+    after: int
 
 
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return a + b
+@dataclass
+class _Convolution:
+    """One call of `octave_conv`."""
 
+    pair: OctPair
+    weight: Tensor
+    bias: Tensor | None
+    out_segments: Segments
+    geometry: Geometry
+    factors: tuple[int, ...]
+    down_sampling: str
+    exchange: str
 
-class _Paths:
-    """The four weights as slices of the one tensor. The bias goes to the first path that reaches each output."""
-
-    def __init__(
-        self, weight: Tensor, bias: Tensor | None, in_segments: Segments, out_low: int, geometry: Geometry
-    ) -> None:
-        self.weight, self.bias, self.geometry = weight, bias, geometry
-        self.segments = in_segments
-        self.depthwise = is_depthwise(weight, geometry.groups)
-        high_out = weight.shape[0] - out_low
-        self.rows = {"high": slice(0, high_out), "low": slice(high_out, weight.shape[0])}
-        self.has_high_out = high_out > 0
-        self.channels = {"high": sum(h for h, _ in in_segments), "low": sum(n for _, n in in_segments)}
-
-    def convolve(self, x: Tensor, source: str, target: str, stride: tuple[int, ...]) -> Tensor | None:
-        """Convolve one part on its way to another; None where the path has no channels."""
-        if not self.channels[source] or (self.depthwise and source != target):
+    def output(self, target: int) -> Tensor | None:
+        """The sum of the paths to one part; None where the part has no channels."""
+        if not count(self.out_segments, target):
             return None
-        weight = self.weight[self.rows[target]]
+        sources = [s for s in (HIGH, LOW) if self.runs(s, target)]
+        terms = [self.path(s, target, with_bias=s == sources[0]) for s in sources]
+        return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+
+    def runs(self, source: int, target: int) -> bool:
+        """True for a path that has input channels and is switched on; channels of a depthwise one keep their part."""
+        if not count(self.pair.segments, source):
+            return False
+        if source == target:
+            return True
+        wanted = "high_to_low" if source == HIGH else "low_to_high"
+        return self.exchange in ("both", wanted) and not is_depthwise(self.weight, self.geometry.groups)
+
+    def path(self, source: int, target: int, with_bias: bool) -> Tensor:
+        """Pool, convolve, and bring to the size of the part."""
+        moves = [self.move(axis, source, target) for axis in range(len(self.factors))]
+        x = self.pair.high if source == HIGH else self.pair.low
+        first = self.pool_stride() if source == HIGH else [m.pool for m in moves]
+        x = avg_pool(avg_pool(x, first), [m.pool // s for m, s in zip(moves, first, strict=True)])
+        weight = take(self.weight, self.out_segments, target)
         groups = self.geometry.groups
-        if self.depthwise:
-            groups = self.channels[source]
+        if is_depthwise(self.weight, groups):
+            groups = count(self.pair.segments, source)
         else:
-            weight = _columns(weight, self.segments, source, groups)
-        carries_bias = source == "high" or not self.channels["high"] or self.depthwise
-        bias = self.bias[self.rows[target]] if self.bias is not None and carries_bias else None
-        return _convolve(x, weight, bias, stride, groups, self.geometry)
+            weight = columns(weight, self.pair.segments, source, groups)
+        bias = take(self.bias, self.out_segments, target) if self.bias is not None and with_bias else None
+        x, padding = self.pad(x, [(m.before, m.after) for m in moves])
+        strides = tuple(m.stride for m in moves)
+        out = _CONV[len(moves)](x, weight, bias, strides, padding, self.geometry.dilation, groups)
+        return upsample(out, self.high_size()) if target == HIGH and source == LOW else out
+
+    def pool_stride(self) -> list[int]:
+        """The stride where it runs as pooling, else 1."""
+        average = self.down_sampling == "average"
+        return [s if f > 1 and average else 1 for s, f in zip(self.geometry.stride, self.factors, strict=True)]
+
+    def high_size(self) -> list[int]:
+        """Size of the high output, the dense convolution's."""
+        return [self.out_size(axis) for axis in range(len(self.factors))]
+
+    def out_size(self, axis: int) -> int:
+        stride, (before, after) = self.geometry.stride[axis], self.geometry.padding[axis]
+        reach = self.reach(axis)
+        return (self.pair.high.shape[2 + axis] + before + after - reach - 1) // stride + 1
+
+    def reach(self, axis: int) -> int:
+        """Elements that the kernel covers, less one."""
+        return self.geometry.dilation[axis] * (self.weight.shape[2 + axis] - 1)
+
+    def move(self, axis: int, source: int, target: int) -> _Move:
+        """How to pool, stride and pad so that the output's elements lie over the dense convolution's.
+
+        `cell` is the size of an input element after pooling, in elements of the high input. Output i of the dense
+        convolution lies over input i * stride + reach / 2 - before; the padding puts the kernel there.
+        """
+        factor, stride = self.factors[axis], self.geometry.stride[axis]
+        before, after = self.geometry.padding[axis]
+        if factor == 1:
+            return _Move(1, stride, before, after)
+        cell_in = factor if source == LOW else 1
+        step = max(stride * (factor if target == LOW else 1) // cell_in, 1)
+        pooled = self.down_sampling == "average"
+        cell = cell_in * step if pooled else cell_in
+        dense_stride = stride if pooled else 1
+        reach = self.reach(axis)
+        left = -((cell - (cell * reach - reach + 2 * before + dense_stride - 1)) // (2 * cell))  # half rounds down
+        if before + after == reach:  # the size is kept, whatever it is
+            right = reach - left
+        else:
+            size = self.pair.high.shape[2 + axis]
+            outputs = (size + before + after - reach - 1) // dense_stride + 1
+            right = ceil_div(outputs * dense_stride, cell) - ceil_div(size, cell) + reach - left
+        return _Move(step, 1, left, right) if pooled else _Move(1, step, left, right)
+
+    def pad(self, x: Tensor, pads: list[tuple[int, int]]) -> tuple[Tensor, tuple[int, ...]]:
+        """Pad outside of the convolution where that cannot do it; return what is left for it to do."""
+        mode = self.geometry.padding_mode
+        if mode == "zeros" and not any(before + after for before, after in self.geometry.padding):
+            mode = "replicate"  # the dense convolution sees no zeros
+        if all(before == after for before, after in pads) and (mode == "zeros" or not any(map(any, pads))):
+            return x, tuple(before for before, _ in pads)
+        mode = "constant" if mode == "zeros" else mode
+        flat = [p for both in reversed(pads) for p in both]
+        return F.pad(x, flat, mode=mode), (0,) * len(pads)
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
 
 
 def is_depthwise(weight: Tensor, groups: int) -> bool:
@@ -139,22 +205,15 @@ def is_depthwise(weight: Tensor, groups: int) -> bool:
     return groups > 1 and weight.shape[1] == 1
 
 
-def _columns(weight: Tensor, segments: Segments, source: str, groups: int) -> Tensor:
-    """Input columns of the high or the low part, in the order in which `concat` lays the channels."""
-    part, start, pieces = int(source == "low"), 0, []
-    for segment in segments:
-        begin = start + (segment[0] // groups if part else 0)
-        pieces.append(weight[:, begin : begin + segment[part] // groups])
-        start += sum(segment) // groups
-    pieces = [p for p in pieces if p.shape[1]]
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+def columns(weight: Tensor, segments: Segments, part: int, groups: int) -> Tensor:
+    """Input columns of one part, (C_out, C_part / groups, *kernel), in the order in which the pair holds its channels.
 
-
-def _convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], groups: int, geometry: Geometry
-) -> Tensor:
-    padding: tuple[int, ...] = geometry.padding
-    if geometry.padding_mode != "zeros":
-        pads = [p for axis in reversed(padding) for p in (axis, axis)]
-        x, padding = F.pad(x, pads, mode=geometry.padding_mode), (0,) * len(padding)
-    return _CONV[x.dim() - 2](x, weight, bias, stride, padding, geometry.dilation, groups)
+    Raises:
+        ValueError: for groups whose channels are not all split in the same way.
+    """
+    if groups == 1:
+        return take(weight, segments, part, 1)
+    high, low = count(segments, HIGH), count(segments, LOW)
+    if len(segments) not in (1, groups) or len(set(segments)) > 1 or high % groups or low % groups:
+        raise ValueError(f"{groups} groups need as many equal runs of (high, low) channels; got {segments}")
+    return take(weight, ((high // groups, low // groups),), part, 1)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from fractions import Fraction
-from typing import Any, NamedTuple
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from octvideo.layers.channels import HIGH, LOW, Segments, count, join, take
 
 OCTAVES: dict[str, dict[int, tuple[int, ...]]] = {
     "spatial": {2: (2, 2), 3: (1, 2, 2)},
@@ -19,36 +22,98 @@ OCTAVES: dict[str, dict[int, tuple[int, ...]]] = {
 """How many times smaller the low part is on each axis, by the octave's name and the number of axes."""
 
 
-class OctPair(NamedTuple):
+class OctPair:
     """A feature map in two parts, the second an octave smaller (Chen et al. 2019, section 3.1).
 
+    It stands for a dense map of C channels. Arithmetic, activations and dropout act on both parts; `torch.cat` along
+    the channels joins part to part; global pooling gives a tensor. Every other torch function, method or attribute
+    sees the dense map, `merge(pair)`.
+
     Args:
-        high: the first (1 - alpha) of the channels at full size.
-        low: the last alpha of the channels, every octave axis halved (rounded up).
+        high: the high channels at full size.
+        low: the low channels, every octave axis halved (rounded up).
+        segments: which channels of the dense map are high and which low; None for the high ones before the low ones.
 
     Shape:
         high (N, C - floor(alpha C), T, H, W); low (N, floor(alpha C), ceil(T/f_t), ceil(H/f_h), ceil(W/f_w)), with the
         factors f of `octave_factors`. A part may have no channels; it still carries its size.
 
-    A pair adds to a pair part by part, and to a tensor as if that were `split` first; element-wise functions of torch
-    (`torch.relu(pair)`, ...) and `torch.cat` act on both parts, any other torch function raises a TypeError.
+    Example:
+        >>> high, low = OctPair(torch.ones(1, 6, 4, 4), torch.ones(1, 2, 2, 2)) * 3
+        >>> high.shape, low.shape
+        (torch.Size([1, 6, 4, 4]), torch.Size([1, 2, 2, 2]))
     """
 
-    high: Tensor
-    low: Tensor
+    def __init__(self, high: Tensor, low: Tensor, segments: Segments | None = None) -> None:
+        self.high, self.low = high, low
+        self.segments = segments or ((high.shape[1], low.shape[1]),)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.high, self.low))
+
+    def __repr__(self) -> str:
+        return f"OctPair(high={tuple(self.high.shape)}, low={tuple(self.low.shape)})"
+
+    def map(self, func: Callable[[Tensor], Tensor]) -> OctPair:
+        """Apply a function to each part; it must keep the channels."""
+        return OctPair(func(self.high), func(self.low), self.segments)
+
+    def map_parts(self, func: Callable[[Tensor, int], Tensor]) -> OctPair:
+        """`map` with a function that is also told the part: 0 is high, 1 is low."""
+        return OctPair(func(self.high, HIGH), func(self.low, LOW), self.segments)
+
+    def combine(self, other: Any, func: Callable[[Any, Any], Tensor]) -> OctPair:
+        """Apply a function of two arguments part by part; `other` is a pair, a tensor (see `like`) or a number."""
+        if isinstance(other, (int, float)):
+            return self.map(lambda part: func(part, other))
+        other = like(other, self)
+        return OctPair(func(self.high, other.high), func(self.low, other.low), self.segments)
 
     def __add__(self, other: Any) -> OctPair:
-        other = like(other, self)
-        return OctPair(self.high + other.high, self.low + other.low)
+        return self.combine(other, operator.add)
 
-    def __radd__(self, other: Any) -> OctPair:
-        return self + other
+    def __sub__(self, other: Any) -> OctPair:
+        return self.combine(other, operator.sub)
+
+    def __mul__(self, other: Any) -> OctPair:
+        return self.combine(other, operator.mul)
+
+    def __truediv__(self, other: Any) -> OctPair:
+        return self.combine(other, operator.truediv)
+
+    def __rsub__(self, other: Any) -> OctPair:
+        return self.combine(other, lambda a, b: b - a)
+
+    def __neg__(self) -> OctPair:
+        return self.map(operator.neg)
+
+    __radd__ = __iadd__ = __add__
+    __rmul__ = __imul__ = __mul__
+    __isub__, __itruediv__ = __sub__, __truediv__
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return merge(self)[index]
+
+    def __getattr__(self, name: str) -> Any:
+        from octvideo.layers.dispatch import tensor_attribute  # the tables there need this class
+
+        return tensor_attribute(self, name)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        from octvideo.layers.dispatch import call_on_pairs  # the table there needs this class
+        from octvideo.layers.dispatch import call_on_pairs
 
         return call_on_pairs(func, args, kwargs or {})
+
+
+pytree.register_pytree_node(
+    OctPair,
+    lambda pair: ([pair.high, pair.low], pair.segments),
+    lambda parts, segments: OctPair(parts[0], parts[1], segments),  # type: ignore[index]
+    serialized_type_name="octvideo.OctPair",
+    to_dumpable_context=lambda segments: [list(s) for s in segments],
+    from_dumpable_context=lambda segments: tuple(tuple(s) for s in segments),
+)
 
 
 def octave_factors(octave: str, num_axes: int = 3) -> tuple[int, ...]:
@@ -67,13 +132,13 @@ def octave_factors(octave: str, num_axes: int = 3) -> tuple[int, ...]:
 
 def check_alpha(alpha: float, name: str = "alpha") -> None:
     """Raise a ValueError that names the argument unless `alpha` lies in [0, 1]."""
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
         raise ValueError(f"{name} is the low-frequency share of the channels, from 0 to 1; got {alpha!r}")
 
 
 def low_channels(channels: int, alpha: float) -> int:
     """Return floor(alpha * channels), free of binary rounding: .7 of 10 channels are 7, not 6."""
-    return math.floor(Fraction(str(alpha)) * channels)
+    return math.floor(alpha * channels + 1e-9)
 
 
 def low_size(high_size: Sequence[int], factors: Sequence[int]) -> tuple[int, ...]:
@@ -135,67 +200,94 @@ def split(x: Tensor, alpha: float, octave: str = "spatial") -> OctPair:
     return OctPair(x[:, : x.shape[1] - low], avg_pool(x[:, x.shape[1] - low :], factors))
 
 
-def merge(x: OctPair | Tensor, segments: Sequence[tuple[int, int]] | None = None) -> Tensor:
-    """Return the dense map of a pair: the low part up-sampled behind the high one; a tensor passes as it is.
-
-    Args:
-        x: pair or tensor.
-        segments: (high, low) channel counts of the maps that were concatenated to this pair, in the dense order; None
-            for a pair of one map. The dense order is restored.
+def merge(x: OctPair | Tensor) -> Tensor:
+    """Return the dense map of a pair, its low channels up-sampled, in the dense order; a tensor passes as it is.
 
     Shape:
         `OctPair` -> (N, C_high + C_low, T, H, W).
     """
     if isinstance(x, Tensor):
         return x
-    low = upsample(x.low, x.high.shape[2:])
-    if segments is None or len(segments) == 1:
-        return torch.cat([x.high, low], dim=1)
-    highs = x.high.split([h for h, _ in segments], dim=1)
-    lows = low.split([n for _, n in segments], dim=1)
-    return torch.cat([part for pair in zip(highs, lows, strict=True) for part in pair], dim=1)
+    return join(x.high, upsample(x.low, x.high.shape[2:]), x.segments)
 
 
 def like(x: OctPair | Tensor, reference: OctPair) -> OctPair:
-    """Return `x` as a pair with the channel split and the sizes of `reference`.
+    """Return `x` as a pair with the channels and the sizes of `reference`.
+
+    A tensor may have one channel, or size 1 on every axis (a gain per channel); it is split as `split` does.
 
     Raises:
         TypeError: when x is neither.
         ValueError: when the channels or sizes differ, naming the part.
     """
     if isinstance(x, Tensor):
-        x = _split_like(x, reference)
+        return _split_like(x, reference)
     if not isinstance(x, OctPair):
-        raise TypeError(f"only a pair or a tensor can be added to an octave pair; got {type(x).__name__}")
+        raise TypeError(f"only a pair, a tensor or a number can meet an octave pair; got {type(x).__name__}")
     for part, given, expected in zip(("high", "low"), x, reference, strict=True):
         if given.shape[1:] != expected.shape[1:]:
             raise ValueError(
                 f"the {part} parts of two pairs differ: {tuple(given.shape)} against {tuple(expected.shape)}; "
-                "pairs that are added need the same alpha, octave and size"
+                "pairs that meet need the same alpha, octave and size"
             )
+    if x.segments != reference.segments:
+        raise ValueError(f"two pairs have their low channels in other places: {x.segments} and {reference.segments}")
     return x
 
 
 def _split_like(x: Tensor, reference: OctPair) -> OctPair:
-    high = reference.high.shape[1]
-    if x.dim() != reference.high.dim() or x.shape[1] != high + reference.low.shape[1]:
+    high, low = reference
+    per_channel = all(n == 1 for n in x.shape[2:])
+    if x.dim() != high.dim() or x.shape[1] not in (1, high.shape[1] + low.shape[1]):
         raise ValueError(
-            f"a tensor of shape {tuple(x.shape)} cannot join a pair of {high} high and "
-            f"{reference.low.shape[1]} low channels of size {tuple(reference.high.shape[2:])}"
+            f"a tensor of shape {tuple(x.shape)} cannot join a pair of {high.shape[1]} high and "
+            f"{low.shape[1]} low channels of size {tuple(high.shape[2:])}"
         )
-    sizes = zip(reference.high.shape[2:], reference.low.shape[2:], strict=True)
-    return OctPair(x[:, :high], avg_pool(x[:, high:], [1 if h == n else 2 for h, n in sizes]))
+    if not per_channel and x.shape[2:] != high.shape[2:]:
+        raise ValueError(
+            f"a tensor of size {tuple(x.shape[2:])} cannot join a pair whose high part has size {tuple(high.shape[2:])}"
+        )
+    for_high, for_low = (x, x) if x.shape[1] == 1 else (take(x, reference.segments, p, 1) for p in (HIGH, LOW))
+    if per_channel:
+        return OctPair(for_high, for_low, reference.segments)
+    factors = [1 if h == n else 2 for h, n in zip(high.shape[2:], low.shape[2:], strict=True)]
+    return OctPair(for_high, avg_pool(for_low, factors), reference.segments)
 
 
-def concat(pairs: Sequence[OctPair | Tensor]) -> OctPair:
+def concat(maps: Sequence[OctPair | Tensor]) -> OctPair:
     """Concatenate pairs (and tensors, which are all high) along the channels, part by part.
 
-    The result's channels are no longer in the dense order (high and low of the first, high and low of the second, ...):
-    the layer that reads them needs their `segments`.
+    The result remembers in its `segments` where in the dense order its low channels are.
 
     Shape:
         pairs of (H_i, L_i) channels -> sum(H_i) high and sum(L_i) low channels.
     """
-    highs = [p if isinstance(p, Tensor) else p.high for p in pairs]
-    lows = [p.low for p in pairs if isinstance(p, OctPair)]
-    return OctPair(torch.cat(highs, dim=1), torch.cat(lows, dim=1))
+    highs = [m if isinstance(m, Tensor) else m.high for m in maps]
+    lows = [m.low for m in maps if isinstance(m, OctPair)]
+    segments = tuple(s for m in maps for s in (m.segments if isinstance(m, OctPair) else ((m.shape[1], 0),)))
+    return OctPair(torch.cat(highs, dim=1), torch.cat(lows, dim=1), segments)
+
+
+def empty_low(x: Tensor, factors: Sequence[int]) -> OctPair:
+    """A tensor as a pair without low channels."""
+    return OctPair(x, x.new_empty(x.shape[0], 0, *low_size(x.shape[2:], factors)), ((x.shape[1], 0),))
+
+
+def check_pair(x: OctPair, high: int, low: int, factors: Sequence[int]) -> None:
+    """Raise a ValueError that names the wrong part of a pair, what it has and what was expected."""
+    for name, part, channels in (("high", x.high, high), ("low", x.low, low)):
+        if part.dim() != len(factors) + 2 or part.shape[1] != channels:
+            raise ValueError(
+                f"the {name} part must be (N, {channels}, {', '.join('THW'[-len(factors) :])}); got {tuple(part.shape)}"
+            )
+    expected = low_size(x.high.shape[2:], factors)
+    if tuple(x.low.shape[2:]) != expected or x.low.shape[0] != x.high.shape[0]:
+        raise ValueError(
+            f"the low part of a pair whose high part has shape {tuple(x.high.shape)} must have size {expected} and the "
+            f"same batch; got {tuple(x.low.shape)}"
+        )
+
+
+def channels_of(x: OctPair) -> int:
+    """Number of channels of the dense map that a pair stands for."""
+    return count(x.segments, HIGH) + count(x.segments, LOW)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -12,23 +14,65 @@ from octvideo.convert import octavize
 
 Builder = Callable[..., nn.Module]
 BUILDERS: dict[str, Builder] = {}
+"""Builders of video networks, (N, 3, T, H, W) -> (N, num_classes)."""
+IMAGE_BUILDERS: dict[str, Builder] = {}
+"""Builders of image networks, (N, 3, H, W) -> (N, num_classes)."""
+_VIEW_SIZES: dict[str, tuple[int, ...]] = {}
+_INTEGER_FIELDS = ("kernel_size", "stride", "padding")
 
 
-def finish(net: nn.Module, alpha: float, octave: str) -> nn.Module:
-    """Octavize a network of PyTorchVideo's.
+def finish(
+    net: nn.Module, alpha: float, octave: str, keep_dense: Callable[[str, nn.Module], bool] | None = None
+) -> nn.Module:
+    """Octavize a built network.
 
-    PyTorchVideo computes some strides with numpy; plain integers instead let `torch.compile` read them.
+    PyTorchVideo computes some strides and windows with numpy; plain integers instead let `torch.compile` read them.
+
+    Args:
+        net: the dense network; it is changed, and returned.
+        alpha: low-frequency share of the channels; 0 is the dense network.
+        octave: "spatial", "temporal" or "spatiotemporal".
+        keep_dense: as in `octavize`; for networks whose modules are not grouped by resolution.
     """
     for module in net.modules():
-        if isinstance(module, nn.Conv3d):
-            module.stride = tuple(int(s) for s in module.stride)
-    return octavize(net, alpha, octave)
+        for field in _INTEGER_FIELDS:
+            values = getattr(module, field, None)
+            if isinstance(values, Sequence) and not isinstance(values, str):
+                setattr(module, field, tuple(int(v) for v in values))
+    return octavize(net, alpha, octave, keep_dense=keep_dense)
 
 
-def register(builder: Builder) -> Builder:
-    """Enter a builder under its function's name."""
+def register(builder: Builder | None = None, *, view: tuple[int, int, int] = (8, 224, 224)) -> Any:
+    """Enter a builder of a video network under its function's name.
+
+    Args:
+        builder: the function below `@register`.
+        view: frames, height and width of the clips that the network is made for; `@register(view=(16, 112, 112))`.
+    """
+    if builder is None:
+        return functools.partial(register, view=view)
     BUILDERS[builder.__name__] = builder
+    _VIEW_SIZES[builder.__name__] = view
     return builder
+
+
+def register_image(builder: Builder) -> Builder:
+    """Enter a builder of an image network, made for 224 x 224 pixels, under its function's name."""
+    IMAGE_BUILDERS[builder.__name__] = builder
+    _VIEW_SIZES[builder.__name__] = (224, 224)
+    return builder
+
+
+def view_size(name: str) -> tuple[int, ...]:
+    """Size of one view that a network is made for.
+
+    Args:
+        name: of a builder; one from elsewhere ("package.module:function") is taken for a video network of 8 frames.
+
+    Returns:
+        Frames, height and width of a video network, height and width of an image network.
+    """
+    return _VIEW_SIZES.get(name, (8, 224, 224))
 
 
 def find_builder(name: str) -> Builder:
@@ -37,19 +81,18 @@ def find_builder(name: str) -> Builder:
     Raises:
         ValueError: for an unknown name, with the nearest known one.
     """
-    if name in BUILDERS:
-        return BUILDERS[name]
+    known = BUILDERS | IMAGE_BUILDERS
+    if name in known:
+        return known[name]
     module, _, function = name.partition(":")
     if function:
         try:
             return getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"model {name!r} cannot be imported: {error}") from error
-    near = difflib.get_close_matches(name, BUILDERS, n=1)
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(
-        f"unknown model {name!r}: {hint}known are {', '.join(BUILDERS)}; or give 'package.module:function'"
-    )
+    raise ValueError(f"unknown model {name!r}: {hint}known are {', '.join(known)}; or give 'package.module:function'")
 
 
 def build_model(
@@ -58,14 +101,15 @@ def build_model(
     """Build a network by name.
 
     Args:
-        name: one of `BUILDERS`, or "package.module:function" of a builder of your own with the same arguments.
+        name: one of `BUILDERS` (video) or `IMAGE_BUILDERS`, or "package.module:function" of a builder of your own with
+            the same arguments.
         num_classes: number of logits.
         alpha: low-frequency share of the channels, in [0, 1]; 0 is the dense network.
         octave: "spatial", "temporal" or "spatiotemporal".
         dropout: drop rate before the last layer.
 
     Shape:
-        the network maps (N, C, T, H, W) -> (N, num_classes) logits.
+        a video network maps (N, C, T, H, W), an image network (N, C, H, W), to (N, num_classes) logits.
 
     Raises:
         ValueError: for an unknown name, an alpha outside [0, 1] or an unknown octave.

@@ -61,7 +61,7 @@ class GridHead(nn.Module):
         return self.proj(self.dropout(self.flatten(self.pool(x))))
 
 
-@register
+@register(view=(65, 72, 96))
 def energy_resnet3d(num_classes: int = 8, alpha: float = 0, octave: str = "spatial", dropout: float = 0.5) -> nn.Module:
     """`MotionEnergy`, a stem, three stages of bottleneck blocks (3x1x1, 1x3x3, 1x1x1) and a `GridHead` of 2x3x4 cells.
 

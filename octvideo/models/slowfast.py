@@ -59,7 +59,7 @@ def slow_frames(num_frames: int, frame_ratio: int) -> list[int]:
     return [i * (num_frames - 1) // max(slow - 1, 1) for i in range(slow)]
 
 
-@register
+@register(view=(32, 224, 224))
 def slowfast_r50_4x16(
     num_classes: int = 400, alpha: float = 0, octave: str = "spatial", dropout: float = 0.5
 ) -> nn.Module:
@@ -80,7 +80,7 @@ def slowfast_r50_4x16(
     return _slowfast(50, 8, 5, num_classes, alpha, octave, dropout)
 
 
-@register
+@register(view=(32, 224, 224))
 def slowfast_r50_8x8(
     num_classes: int = 400, alpha: float = 0, octave: str = "spatial", dropout: float = 0.5
 ) -> nn.Module:
@@ -88,7 +88,7 @@ def slowfast_r50_8x8(
     return _slowfast(50, 4, 7, num_classes, alpha, octave, dropout)
 
 
-@register
+@register(view=(32, 224, 224))
 def slowfast_r101_8x8(
     num_classes: int = 400, alpha: float = 0, octave: str = "spatial", dropout: float = 0.5
 ) -> nn.Module:

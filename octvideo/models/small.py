@@ -14,7 +14,7 @@ from torch import nn
 from octvideo.models.build import finish, register
 
 
-@register
+@register(view=(16, 48, 48))
 def resnet3d_tiny(num_classes: int = 8, alpha: float = 0, octave: str = "spatial", dropout: float = 0.2) -> nn.Module:
     """A residual network of 3 stages with one block each, for clips of about 16 x 48 x 48.
 
@@ -33,7 +33,7 @@ def resnet3d_tiny(num_classes: int = 8, alpha: float = 0, octave: str = "spatial
     return finish(_small_resnet(24, (64, 128, 192), num_classes, dropout), alpha, octave)
 
 
-@register
+@register(view=(16, 112, 112))
 def resnet3d_small(num_classes: int = 8, alpha: float = 0, octave: str = "spatial", dropout: float = 0.5) -> nn.Module:
     """`resnet3d_tiny` with a fourth stage and more channels: arguments and shapes as there."""
     return finish(_small_resnet(32, (96, 192, 288, 384), num_classes, dropout), alpha, octave)

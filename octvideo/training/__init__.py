@@ -1,6 +1,6 @@
 """Training: the Lightning module, its schedule, its runs and its checkpoints."""
 
-from octvideo.training.checkpoints import load_classifier, load_weights, read_checkpoint
+from octvideo.training.checkpoints import load_classifier, read_checkpoint
 from octvideo.training.classifier import VideoClassifier
 from octvideo.training.fit import best_checkpoint, build_trainer, fit, last_checkpoint
 from octvideo.training.schedule import build_optimizer, parameter_groups, warmup_cosine
@@ -13,7 +13,6 @@ __all__ = [
     "fit",
     "last_checkpoint",
     "load_classifier",
-    "load_weights",
     "parameter_groups",
     "read_checkpoint",
     "warmup_cosine",

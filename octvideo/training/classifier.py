@@ -12,7 +12,7 @@ from torch import Tensor
 
 from octvideo.data.mix import CutMix, MixUp
 from octvideo.evaluation import VideoResults, VideoScores
-from octvideo.models import build_model
+from octvideo.models import BUILDERS, IMAGE_BUILDERS, build_model
 from octvideo.training.schedule import OPTIMIZERS, build_optimizer, cosine_schedule, parameter_groups
 
 
@@ -66,6 +66,8 @@ class VideoClassifier(pl.LightningModule):
             raise ValueError("class_names is empty: give the names of the data set's classes")
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}; got {optimizer!r}")
+        if model in IMAGE_BUILDERS:
+            raise ValueError(f"model {model!r} takes images: clips of video need one of {', '.join(BUILDERS)}")
         _check_at_least_zero(lr=lr, weight_decay=weight_decay, warmup_epochs=warmup_epochs, mixup=mixup, cutmix=cutmix)
         _check_share(dropout=dropout, momentum=momentum, warmup_start=warmup_start, label_smoothing=label_smoothing)
         class_names, preprocessing = list(class_names), dict(preprocessing or {})

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import octvideo
@@ -16,6 +17,7 @@ from octvideo.cli import main
 from octvideo.cli.main import COMMANDS
 from octvideo.cli.options import training_parser
 from octvideo.cli.sweep import parse_variant, plan_runs, run_all
+from octvideo.models import build_model, save_weights
 from octvideo.report import read_result
 from octvideo.training import read_checkpoint
 
@@ -75,6 +77,22 @@ def test_a_run_is_not_overwritten_but_resumed(two_classes, trained, capsys):
     assert "is finished" in out
 
 
+def test_training_starts_from_a_file_of_weights(two_classes, tmp_path, capsys):
+    """At learning rate 0, so that the weights of the run's checkpoint are those that it started from."""
+    dense = build_model("resnet3d_tiny", num_classes=2)
+    save_weights(dense, tmp_path / "dense.safetensors")
+    changes = {"model.alpha": 0.25, "model.lr": 0, "trainer.max_epochs": 1, "init": tmp_path / "dense.safetensors"}
+    assert run(capsys, *arguments(two_classes, tmp_path / "run", **changes))[0] == 0
+    trained = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]
+    assert [
+        name for name, value in dense.named_parameters() if not torch.equal(trained[f"network.{name}"], value)
+    ] == []
+    changes["init"] = tmp_path / "missing.pyth"
+    code, _, err = run(capsys, *arguments(two_classes, tmp_path / "other", **changes))
+    assert code == 1
+    assert "missing.pyth not found: give a file of weights" in err
+
+
 def test_evaluate_agrees_with_the_result_of_training(two_classes, trained, tmp_path, capsys):
     code, out, _ = run(
         capsys, "evaluate", "--checkpoint", trained / "checkpoints" / "last.ckpt", "--data", two_classes / "test.txt",
@@ -118,6 +136,23 @@ def test_analyze_prints_the_published_costs(capsys):
     assert "28.408" in out
     assert "22.102" in out
     assert "8 frames, crop 224x224" in out
+
+
+@pytest.mark.parametrize(
+    ("given", "title", "gmacs"),
+    [
+        (["resnet50"], "resnet50, spatial octave, one image, crop 224x224", "4.089"),
+        (["resnet18", "--crop", "128", "160"], "one image, crop 128x160", "0.741"),
+        (["x3d_xs"], "one view of 4 frames, crop 160x160", "0.605"),
+        (["x3d_s", "--crop", "182"], "one view of 13 frames, crop 182x182", "2.727"),
+        (["resnet3d_tiny", "--num_frames", "8"], "one view of 8 frames, crop 48x48", "0.144"),
+    ],
+)
+def test_analyze_takes_the_size_that_a_network_is_made_for(capsys, given, title, gmacs):
+    code, out, _ = run(capsys, "analyze", "--alpha", 0, "--model", *given)
+    assert code == 0
+    assert title in out
+    assert gmacs in out
 
 
 def test_sweep_runs_every_variant_and_reports(two_classes, tmp_path, capsys):
@@ -217,6 +252,8 @@ def test_usage_and_version(capsys):
         (["analyze", "--model", "i3d_r5"], "unknown model 'i3d_r5': did you mean 'i3d_r50'"),
         (["analyze", "--alpha", "1.2"], "alpha.*got 1.2"),
         (["analyze", "--octave", "x"], "octave must be one of"),
+        (["analyze", "--model", "resnet50", "--num_frames", "8"], "num_frames is 8, but resnet50 is a network on im"),
+        (["analyze", "--crop", "1", "2", "3"], "crop must be one number or height and width; got .1, 2, 3"),
         (["report", "nowhere.json"], "nowhere.json not found"),
         (["sweep", "--config", "nowhere.yaml"], "config nowhere.yaml not found"),
         (["data"], "takes the action synthesize; got ''"),
@@ -231,12 +268,19 @@ def test_mistakes_are_one_line_and_no_traceback(given, message, capsys, tmp_path
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(("model", "alpha"), [("resnet3d_tiny", 1.2), ("i3d_50", 0)])
-def test_mistakes_in_the_model_are_named(two_classes, tmp_path, capsys, model, alpha):
+@pytest.mark.parametrize(
+    ("model", "alpha", "message"),
+    [
+        ("resnet3d_tiny", 1.2, "got 1.2"),
+        ("i3d_50", 0, "did you mean 'i3d_r50'"),
+        ("resnet50", 0, "model 'resnet50' takes images: clips of video need one of"),
+    ],
+)
+def test_mistakes_in_the_model_are_named(two_classes, tmp_path, capsys, model, alpha, message):
     given = arguments(two_classes, tmp_path / "x", **{"model.model": model, "model.alpha": alpha})
     code, _, err = run(capsys, *given)
     assert code == 1
-    assert ("got 1.2" if alpha else "did you mean 'i3d_r50'") in err
+    assert message in err
 
 
 def test_the_traceback_is_there_when_asked_for(capsys):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from octvideo.convert import octavize, plan_octaves
+from octvideo.convert import deoctavize, octavize, plan_octaves
 from octvideo.layers import OctConv2d, OctConv3d, Pairwise
 
 OCTAVES = ("spatial", "temporal", "spatiotemporal")
@@ -104,51 +104,156 @@ def test_images():
     assert model.layer4[0].downsample[0].alpha_out == 0
 
 
-def test_a_module_that_cannot_take_a_pair_gets_the_merged_map():
-    model = sequential(nn.Conv3d(8, 8, 3, 1, 1), nn.GroupNorm(2, 8), nn.ReLU())
-    plan = plan_octaves(model, 0.5)
-    assert list(plan.merges) == ["4"]
-    assert "4: merges its input" in str(plan)
-    assert octavize(model, 0.5)(torch.randn(1, 3, 4, 9, 9)).shape == (1, 4)
+class ChannelShuffle(nn.Module):
+    def forward(self, x):
+        return x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
 
 
-def test_a_grouped_convolution_stays_dense():
-    model = sequential(nn.Conv3d(8, 8, 1), nn.Conv3d(8, 8, 3, 1, 1, groups=2), nn.ReLU())
-    octavize(model, 0.5)
-    assert type(model[4]) is nn.Conv3d
-    assert model(torch.randn(1, 3, 4, 9, 9)).shape == (1, 4)
+class Custom(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clamp(min=0)
 
 
-def test_keep_dense_and_an_edited_plan():
+class CustomAct(nn.Hardshrink):
+    def forward(self, x):
+        return Custom.apply(x)
+
+
+def test_what_cannot_take_a_pair_gets_the_merged_map():
+    model = sequential(nn.Conv3d(8, 8, 3, 1, 1), ChannelShuffle(), nn.Conv3d(8, 8, 3, 1, 1), CustomAct())
+    with pytest.raises(ValueError, match="Custom is a custom autograd function.*give an input"):
+        plan_octaves(model, 0.5)
+    plan = plan_octaves(model, 0.5, example=torch.randn(1, 3, 4, 9, 9))
+    assert "6: merges its input" in str(plan)
+    assert sum("merges its input" in line for line in str(plan).splitlines()) == len(plan.merges) == 2
+    x = torch.randn(1, 3, 1, 1, 1).expand(-1, -1, 4, 9, 9)
+    expected = model.eval()(x).shape
+    assert octavize(model, plan=plan)(x).shape == expected
+
+
+def test_a_grouped_convolution_runs_on_pairs_where_its_groups_divide_them():
+    def build():
+        return sequential(nn.Conv3d(8, 8, 1), nn.BatchNorm3d(8), nn.ReLU(), nn.Conv3d(8, 8, 3, 1, 1, groups=2))
+
+    half, quarter = octavize(build(), 0.5), octavize(build(), 0.25)
+    assert half[3].out_segments == half[6].out_segments == ((2, 2),) * 2
+    assert quarter[6].out_segments == ((3, 1),) * 2
+    merged = octavize(build(), 0.125)  # one low channel cannot be shared out among 2 groups
+    assert type(merged[6]) is nn.Conv3d
+    assert "6: merges its input" in str(plan_octaves(build(), 0.125))
+    for net in (half, quarter, merged):
+        assert net(torch.randn(1, 3, 4, 9, 9)).shape == (1, 4)
+
+
+def test_keep_dense():
     model = octavize(FunctionalNet(), 0.5, keep_dense=lambda name, conv: name == "conv2")
     assert type(model.conv2) is nn.Conv3d
     assert model.conv3.alpha_in == 0
     assert model(torch.randn(1, 3, 4, 9, 9)).shape == (1, 5)
-    other = FunctionalNet()
-    plan = plan_octaves(other, 0.5, "temporal")
-    del plan.convs["conv2"]
-    plan.convs["conv3"] = dataclasses.replace(plan.convs["conv3"], alpha_in=0, in_segments=((16, 0),))
-    with pytest.raises(ValueError, match="the plan is for alpha 0.5, temporal; got alpha 0.5, spatial"):
-        octavize(other, 0.5, plan=plan)
-    octavize(other, 0.5, "temporal", plan=plan)
-    assert type(other.conv2) is nn.Conv3d
-    assert other.conv3.octave == "temporal"
-    assert other(torch.randn(1, 3, 4, 9, 9)).shape == (1, 5)
+
+
+def test_alphas_by_module():
+    model = torchvision.models.resnet18(num_classes=5)
+    octavize(model, {"layer2": 0.5, "layer3": 0.25, "layer3.1.conv1": 0.75})
+    assert type(model.layer1[0].conv1) is nn.Conv2d
+    assert (model.layer2[1].conv1.alpha_in, model.layer2[1].conv1.alpha_out) == (0.5, 0.5)
+    assert (model.layer3[0].conv1.alpha_in, model.layer3[0].downsample[0].alpha_out) == (0.5, 0.25)
+    assert (model.layer3[1].conv2.alpha_in, model.layer3[1].conv2.alpha_out) == (0.75, 0.25)
+    assert (model.layer4[0].conv1.alpha_in, model.layer4[0].conv1.alpha_out) == (0.25, 0)
+    assert model(torch.randn(1, 3, 65, 50)).shape == (1, 5)
+    with pytest.raises(ValueError, match="alpha names the module 'layer9', which ResNet does not have"):
+        octavize(torchvision.models.resnet18(), {"layer9": 0.5})
+    with pytest.raises(ValueError, match="alpha of 'layer2' is the low-frequency share.*got 2"):
+        octavize(torchvision.models.resnet18(), {"layer2": 2})
+
+
+def test_a_plan_can_be_edited():
+    plan = plan_octaves(FunctionalNet(), 0.5)
+    assert plan.alphas == {"conv2": 0.5, "conv3": 0.5, "conv4": 0}
+    assert plan_octaves(FunctionalNet(), plan.alphas) == plan
+    plan.convs["conv3"] = dataclasses.replace(plan.convs["conv3"], exchange="none", down_sampling="strided")
+    model = octavize(FunctionalNet(), plan=plan)
+    assert (model.conv3.exchange, model.conv3.down_sampling, model.conv2.exchange) == ("none", "strided", "both")
+    assert "conv3: alpha_in 0.5, alpha_out 0.5, down_sampling strided, exchange none" in str(plan)
+    with pytest.raises(ValueError, match="takes an alpha or a plan, which has its own; got alpha 0.5"):
+        octavize(FunctionalNet(), 0.5, plan=plan)
+
+
+def test_paths_and_down_sampling_for_a_whole_network():
+    """Layers at the beginning and the end of the octave part keep the one path that they need."""
+    model = octavize(FunctionalNet(), 0.5, down_sampling="strided", exchange="none")
+    assert [model.conv2.exchange, model.conv3.exchange, model.conv4.exchange] == ["both", "none", "both"]
+    assert model.conv2.down_sampling == model.conv4.down_sampling == "strided"
+    assert model(torch.randn(1, 3, 4, 9, 9)).shape == (1, 5)
 
 
 class ScaledSum(FunctionalNet):
-    """Additions that a pair cannot follow: a weight on one summand, and a number."""
+    """A weight on one summand, which adds dense maps, and a number; methods in place of functions."""
 
     def forward(self, x):
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = self.bn2(self.conv2(x))
-        x = torch.add(x, self.conv3(x), alpha=0.1) + 0.5
-        return self.fc(torch.relu(self.conv4(x)).mean([2, 3, 4]))
+        x = self.bn1(self.conv1(x)).relu()
+        x = self.bn2(self.conv2(x)) - 0.1
+        x = torch.add(x, self.conv3(x).relu_(), alpha=0.1) + 0.5
+        return self.fc(self.conv4(x).relu().mean([2, 3, 4]))
 
 
-def test_sums_that_pairs_cannot_follow_are_left_dense():
-    with pytest.raises(ValueError, match="nothing to convert in ScaledSum"):
-        octavize(ScaledSum(), 0.5)
+class TwoPaths(nn.Module):
+    """Lists between modules, and control flow on the input: only a run shows its graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv3d(3, 8, 3, 2, 1)
+        self.a, self.b = nn.Conv3d(8, 12, 3, 1, 1), nn.Conv3d(8, 12, 1)
+        self.last = nn.Conv3d(24, 8, 1)
+
+    def forward(self, clips):
+        if clips[0].sum() > clips[1].sum():
+            clips.reverse()
+        a, b = self.a(self.stem(clips[0])), self.b(self.stem(clips[1]))
+        return self.last(torch.cat([a * 2, F.relu(b, inplace=True)], dim=1)).mean((2, 3, 4))
+
+
+def test_a_network_that_cannot_be_traced_is_recorded_on_an_example():
+    clips = [torch.randn(1, 3, 4, 9, 8), torch.randn(1, 3, 4, 9, 8)]
+    model = TwoPaths().eval()
+    with pytest.raises(ValueError, match="cannot be traced.*give an input of it as example="):
+        octavize(model, 0.25)
+    with pytest.raises(ValueError, match="TwoPaths fails on the example input"):
+        octavize(model, 0.25, example=clips[0])
+    octavize(model, 0.25, example=clips)
+    assert (model.a.alpha_out, model.b.alpha_out, model.last.in_low) == (0.25, 0.25, 6)
+    assert model(clips).shape == (1, 8)
+    assert model.training is False
+
+
+def test_the_two_tracers_agree():
+    networks = [
+        (FunctionalNet(), (4, 33, 33)),
+        (torchvision.models.densenet121(), (33, 33)),
+        (video_net("r2plus1d_18"), (4, 33, 33)),
+    ]
+    for model, size in networks:
+        assert plan_octaves(model, 0.25) == plan_octaves(model, 0.25, example=torch.randn(1, 3, *size))
+
+
+def test_a_weighted_sum_is_one_of_dense_maps():
+    plan = plan_octaves(ScaledSum(), 0.5)
+    assert plan.merges == ["add"]
+    model = octavize(ScaledSum(), 0.5)
+    assert model(torch.randn(1, 3, 4, 9, 9)).shape == (1, 5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_deoctavize_returns_the_dense_network(name):
+    model = NETWORKS[name]().eval()
+    x = torch.randn(1, 3, 5, 33, 30)
+    expected, keys, kinds = model(x), list(model.state_dict()), [type(m) for m in model.modules()]
+    assert deoctavize(octavize(model, 0.5)) is model
+    assert torch.equal(model(x), expected)
+    assert list(model.state_dict()) == keys
+    assert [type(m) for m in model.modules()] == kinds
+    assert plan_octaves(model, 0.5).convs
 
 
 @pytest.mark.parametrize("pool", [nn.MaxPool3d(3, 1), nn.AvgPool3d(2, 1)])
@@ -179,10 +284,10 @@ def test_compiled_equals_eager():
         (lambda: nn.Sequential(nn.Linear(3, 3)), "nothing to convert in Sequential: it has 0 stages"),
         (lambda: nn.Sequential(nn.Conv3d(3, 4, 3), nn.ReLU(), nn.Conv3d(4, 5, 3)), "nothing to convert.*has 2 stages"),
         (
-            lambda: nn.Sequential(nn.Conv3d(3, 8, 3), nn.Conv3d(8, 8, 3), nn.Conv3d(8, 8, 3)),
-            "convolution '1' cannot write an octave map, since on octave axis H kernel 3.*needs padding 1",
+            lambda: nn.Sequential(nn.Conv3d(3, 8, 3), nn.Conv3d(8, 8, 3, 3), nn.Conv3d(8, 8, 3)),
+            "convolution '1' cannot write an octave map, since on octave axis H the stride must be 1 or even; got 3",
         ),
-        (lambda: sequential(nn.Conv3d(8, 2, 1)), "nothing to convert.*channels are too few"),
+        (lambda: sequential(nn.Conv3d(8, 2, 1)), "nothing to convert.*their alpha is 0 or too small"),
         (lambda: torchvision.models.vit_b_16(), "nothing to convert in VisionTransformer|cannot be traced"),
         (lambda: octavize(FunctionalNet(), 0.5), "is an octave network already"),
     ],

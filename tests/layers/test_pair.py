@@ -1,5 +1,8 @@
 """Pairs, and the layers that act on both parts."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -105,20 +108,43 @@ def test_elementwise_layers_and_functions():
     assert pair_layer(nn.Linear(2, 2)) is None
 
 
-def test_addition():
+def test_arithmetic_acts_on_both_parts():
     x = torch.randn(1, 4, 2, 5, 4)
     pair = split(x, 0.5)
-    for total in (pair + pair, pair + x, x + pair, torch.add(pair, x), torch.add(x, pair)):
+    for total in (pair + pair, pair + x, x + pair, torch.add(pair, x), torch.add(x, pair), 2 * pair, pair / 0.5):
         assert torch.equal(total.high, 2 * pair.high)
         assert torch.equal(total.low, 2 * pair.low)
+    for none in (pair - x, x - pair, torch.sub(x, pair), pair + -pair, pair * 0, 0 * pair):
+        assert not none.high.any()
+        assert not none.low.any()
+    assert torch.equal((1 - pair).low, 1 - pair.low)
     with pytest.raises(ValueError, match="the high parts of two pairs differ"):
         pair + split(x, 0.25)
-    with pytest.raises(TypeError, match="only a pair or a tensor can be added.*got float"):
-        pair + 0.5
-    with pytest.raises(TypeError, match="'add' cannot take an octave pair"):
-        torch.add(pair, pair, alpha=2)
+    with pytest.raises(TypeError, match="only a pair, a tensor or a number can meet an octave pair; got str"):
+        pair + "1"
     with pytest.raises(ValueError, match="cannot join a pair of 2 high and 2 low channels"):
         pair + torch.zeros(1, 5, 2, 5, 4)
+    with pytest.raises(ValueError, match="size .2, 5, 3. cannot join"):
+        pair + torch.zeros(1, 4, 2, 5, 3)
+    other_places = OctPair(pair.high, pair.low, ((1, 1), (1, 1)))
+    with pytest.raises(ValueError, match="low channels in other places"):
+        pair + other_places
+
+
+def test_in_place_methods_change_the_pair():
+    pair = split(torch.randn(1, 4, 2, 4, 4), 0.5)
+    before = pair.low
+    assert pair.add_(pair) is pair
+    assert torch.equal(pair.low, 2 * before)
+    assert pair.relu_().low.min() == 0 == pair.low.min()
+
+
+def test_a_gain_per_channel_meets_its_own_channel():
+    """As squeeze-and-excitation multiplies: also where the low channels do not come last."""
+    maps = [torch.randn(2, c, 1, 1, 1).expand(-1, -1, 2, 4, 4) for c in (6, 4)]
+    pair, gain = concat([split(m, 0.5) for m in maps]), torch.rand(2, 10, 1, 1, 1)
+    torch.testing.assert_close(merge(gain * pair), gain * torch.cat(maps, 1))
+    torch.testing.assert_close(merge(pair * gain[:, :1]), gain[:, :1] * torch.cat(maps, 1))
 
 
 def test_concatenation():
@@ -128,12 +154,38 @@ def test_concatenation():
     assert torch.equal(out.low, concat([b, a]).low)
 
 
-def test_other_functions_name_the_way_out():
-    pair = split(torch.randn(1, 4, 2, 4, 4), 0.5)
-    with pytest.raises(TypeError, match=r"'flatten' cannot take an octave pair: merge it first"):
-        torch.flatten(pair)
-    with pytest.raises(TypeError, match="'cat' cannot take"):
-        torch.cat([pair, pair], dim=2)
+def test_global_pooling_gives_each_channel_its_own_mean():
+    pair = split(torch.randn(2, 4, 3, 5, 4), 0.5)
+    expected = torch.cat([part.mean((2, 3, 4)) for part in pair], 1)
+    torch.testing.assert_close(pair.mean([2, 3, 4]), expected)
+    torch.testing.assert_close(torch.mean(pair, dim=(-1, 2, 3)), expected)
+    torch.testing.assert_close(nn.AdaptiveAvgPool3d(1)(pair).flatten(1), expected)
+    grid = torch.cat([F.adaptive_max_pool3d(part, (3, 2, 2)) for part in pair], 1)
+    torch.testing.assert_close(nn.AdaptiveMaxPool3d((3, 2, 2))(pair), grid)
+    torch.testing.assert_close(nn.AdaptiveAvgPool3d((None, 1, 1))(pair), merge(pair).mean((3, 4), keepdim=True))
+
+
+def test_all_else_sees_the_dense_map():
+    pair = split(torch.randn(2, 4, 2, 5, 4), 0.5)
+    dense = merge(pair)
+    assert torch.equal(torch.flatten(pair, 1), dense.flatten(1))
+    assert torch.equal(torch.cat([pair, pair], dim=2), torch.cat([dense, dense], 2))
+    assert torch.equal(torch.add(pair, pair, alpha=2), 3 * dense)
+    assert torch.equal(pair[:, 1:], dense[:, 1:])
+    assert torch.equal(pair.permute(0, 2, 1, 3, 4), dense.permute(0, 2, 1, 3, 4))
+    assert torch.equal(nn.Conv3d(4, 2, 1, bias=False)(pair) * 0, dense[:, :2] * 0)
+    assert (pair.shape, pair.size(1), pair.dim(), pair.dtype) == (dense.shape, 4, 5, torch.float32)
+    with pytest.raises(AttributeError, match="an octave pair has no attribute 'colour'"):
+        pair.colour  # noqa: B018
+
+
+def test_a_pair_is_a_node_of_torchs_trees():
+    pair = concat([split(torch.ones(1, 4, 2, 4, 4), 0.5), split(torch.ones(1, 2, 2, 4, 4), 0.5)])
+    doubled = torch.utils._pytree.tree_map(lambda t: 2 * t, pair)
+    assert doubled.segments == pair.segments
+    assert torch.equal(doubled.low, 2 * pair.low)
+    again = pickle.loads(pickle.dumps(copy.deepcopy(pair)))
+    assert (again.segments, repr(again)) == (pair.segments, "OctPair(high=(1, 3, 2, 4, 4), low=(1, 3, 2, 2, 2))")
 
 
 def test_merging_hook():

@@ -1,0 +1,249 @@
+"""Follow a network's graph and decide, layer by layer, what takes and what gives a pair."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pytorchvideo.layers.nonlocal_net import NonLocal
+from torch import fx, nn
+
+from octvideo.convert.stages import conv_of, function_of
+from octvideo.layers import Segments, even_segments, low_channels, octave_factors, pair_layer
+from octvideo.layers.channels import LOW, count
+from octvideo.layers.conv import dense_kind, why_not_octave
+from octvideo.layers.dispatch import BINARY, CAT, ELEMENTWISE, cat_dim
+from octvideo.layers.functional import is_depthwise
+from octvideo.layers.pool import ADAPTIVE_POOLS
+
+_BINARY = {*BINARY, operator.add, operator.iadd, operator.mul, operator.imul, operator.sub, operator.truediv}
+
+
+@dataclass(frozen=True)
+class ConvPlan:
+    """One convolution's part in the plan: the arguments of `octave_from_dense`."""
+
+    alpha_in: float
+    alpha_out: float
+    in_low: int
+    out_segments: Segments
+    down_sampling: str = "average"
+    exchange: str = "both"
+
+    def __str__(self) -> str:
+        text = f"alpha_in {self.alpha_in:g}, alpha_out {self.alpha_out:g}"
+        if self.down_sampling != "average":
+            text += f", down_sampling {self.down_sampling}"
+        return text if self.exchange == "both" else f"{text}, exchange {self.exchange}"
+
+
+class Value(NamedTuple):
+    """What is known of a map: which of its channels are low, and the alpha that its layer was given."""
+
+    segments: Segments
+    alpha: float = 0
+
+    @property
+    def low(self) -> int:
+        """Number of low channels; 0 for a dense map."""
+        return count(self.segments, LOW)
+
+
+DENSE = Value(((-1, 0),))
+"""A dense map of an unknown number of channels."""
+
+
+class Planner:
+    """Walk the graph and follow, for every value, which of its channels are high and which low.
+
+    Args:
+        model, octave, down_sampling, exchange: as in `plan_octaves`.
+        alpha_of: alpha_out that is wished for a convolution, by its name and module.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        octave: str,
+        alpha_of: Callable[[str, nn.Module], float],
+        down_sampling: str,
+        exchange: str,
+    ) -> None:
+        self.model, self.octave, self.alpha_of = model, octave, alpha_of
+        self.down_sampling, self.exchange = down_sampling, exchange
+        self.convs: dict[str, ConvPlan] = {}
+        self.pair_layers: list[str] = []
+        self.merges: list[str] = []
+        self.values: dict[fx.Node, Value] = {}
+        self.layouts: dict[str, int] = {}
+
+    def run(self, graph: fx.Graph) -> str | None:
+        """Fill the plan; return a convolution that must be dense, since its pair meets one that is split otherwise."""
+        self.layouts = _group_layouts(graph, self.model)
+        for node in graph.nodes:
+            if node.op == "output":
+                continue
+            inputs = [self.values.get(n, DENSE) for n in node.all_input_nodes]
+            if node.op == "call_module":
+                value = self._module(str(node.target), self.model.get_submodule(str(node.target)), inputs)
+            elif any(v.low for v in inputs):
+                if self._differ(node, inputs):
+                    return self._conv_before(node)
+                value = self._function(node, inputs)
+            else:
+                value = DENSE
+            self.values[node] = value
+        return None
+
+    def _module(self, name: str, module: nn.Module, inputs: list[Value]) -> Value:
+        value = inputs[0] if inputs else DENSE
+        if dense_kind(module) is not None:
+            return self._conv(name, module, value)
+        if not any(v.low for v in inputs):
+            return value if pair_layer(module) is not None else DENSE
+        if isinstance(module, NonLocal):
+            return self._nonlocal(name, module, value)
+        if pair_layer(module) is not None:
+            self._add_layer(name)
+            return value
+        if not isinstance(module, ADAPTIVE_POOLS):  # each part gives its own means
+            self._add_merge(name)
+        return DENSE
+
+    def _conv(self, name: str, conv: Any, value: Value) -> Value:
+        out = self._out_value(name, conv, value)
+        if not value.low and not out.low:
+            return out
+        if value.low and not self._takes(conv, value, out):
+            self._add_merge(name)
+            return Value(((conv.out_channels, 0),))
+        plan = ConvPlan(
+            value.alpha, out.alpha, value.low, out.segments, self.down_sampling, self._exchange(conv, value, out)
+        )
+        if self.convs.setdefault(name, plan) != plan:
+            raise ValueError(
+                f"convolution {name!r} is used twice, once on a pair and once on another map: copy it first"
+            )
+        return out
+
+    def _exchange(self, conv: Any, value: Value, out: Value) -> str:
+        """The wished exchange, but both paths where a layer begins or ends the octave part of the network."""
+        inside = 0 < value.low < conv.in_channels and 0 < out.low < conv.out_channels
+        return self.exchange if inside else "both"
+
+    def _out_value(self, name: str, conv: Any, value: Value) -> Value:
+        """The pair that a convolution writes, or a dense map where it writes none."""
+        dense = Value(((conv.out_channels, 0),))
+        alpha = self.alpha_of(name, conv)
+        if not alpha or why_not_octave(conv, octave_factors(self.octave, len(conv.kernel_size))):
+            return dense
+        if is_depthwise(conv.weight, conv.groups):
+            each = conv.out_channels // conv.in_channels
+            return Value(tuple((h * each, n * each) for h, n in value.segments), value.alpha) if value.low else dense
+        low = low_channels(conv.out_channels, alpha)
+        if conv.groups > 1:
+            whole = value.low and len(value.segments) == conv.groups
+            return Value(_layout(conv.out_channels, low, conv.groups), alpha) if low and whole else dense
+        layout = _layout(conv.out_channels, low, self.layouts.get(name, 1))
+        return Value(layout, alpha) if low else dense
+
+    def _takes(self, conv: Any, value: Value, out: Value) -> bool:
+        """True where a convolution can read this pair and write that output."""
+        if why_not_octave(conv, octave_factors(self.octave, len(conv.kernel_size))):
+            return False
+        if is_depthwise(conv.weight, conv.groups):
+            return out.low > 0
+        if conv.groups == 1:
+            return True
+        grouped = len(value.segments) == conv.groups and len(set(value.segments)) == 1
+        return grouped and len(out.segments) == conv.groups
+
+    def _nonlocal(self, name: str, block: Any, value: Value) -> Value:
+        """A non-local block works on pairs as a whole; where its convolutions are to be dense, on the merged map."""
+        parts = [f"{name}.{part}" for part in ("conv_theta", "conv_phi", "conv_g", "conv_out")]
+        if not all(self.alpha_of(p, self.model.get_submodule(p)) for p in parts) or len(value.segments) > 1:
+            self._add_merge(name)
+            return DENSE
+        theta, phi, g, out = parts
+        inner = self._conv(theta, block.conv_theta, value)
+        self._conv(phi, block.conv_phi, value)
+        self._conv(g, block.conv_g, value)
+        self._conv(out, block.conv_out, inner)
+        self.pair_layers += [f"{name}.{part}" for part in ("pool", "norm") if getattr(block, part) is not None]
+        self._add_layer(name)
+        return value
+
+    def _function(self, node: fx.Node, inputs: list[Value]) -> Value:
+        """The value of a function of pairs."""
+        function, pairs = function_of(node), [v for v in inputs if v.low]
+        if function in ELEMENTWISE and len(inputs) == 1:
+            return inputs[0]
+        if function in _BINARY and len(node.args) == 2 and not node.kwargs:
+            return pairs[0]
+        if function in CAT and cat_dim(node.args, node.kwargs) == 1:
+            return Value(tuple(s for v in inputs for s in v.segments), pairs[0].alpha)
+        self._add_merge(node.name)
+        return DENSE
+
+    def _differ(self, node: fx.Node, inputs: list[Value]) -> bool:
+        pairs = {v.segments for v in inputs if v.low}
+        return function_of(node) in _BINARY and len(pairs) > 1
+
+    def _conv_before(self, node: fx.Node) -> str:
+        """The nearest octave convolution upstream."""
+        queue = list(node.all_input_nodes)
+        for upstream in queue:
+            name = str(upstream.target)
+            if upstream.op == "call_module" and name in self.convs and self.convs[name].alpha_out:
+                return name
+            queue += upstream.all_input_nodes
+        raise ValueError(f"no octave convolution feeds {node.target}")  # pragma: no cover - pairs come from one
+
+    def _add_layer(self, name: str) -> None:
+        if name not in self.pair_layers:
+            self.pair_layers.append(name)
+
+    def _add_merge(self, name: str) -> None:
+        if name not in self.merges:
+            self.merges.append(name)
+
+
+def _layout(channels: int, low: int, groups: int) -> Segments:
+    """Runs of channels for a grouped convolution; one run where the groups do not divide the parts."""
+    try:
+        return even_segments(channels, low, groups)
+    except ValueError:
+        return even_segments(channels, low)
+
+
+def _group_layouts(graph: fx.Graph, model: nn.Module) -> dict[str, int]:
+    """Convolution -> groups of the grouped convolution that reads its output.
+
+    Every group of a grouped convolution needs high and low channels of its own, in the dense order of the channels: the
+    layer before must write them so.
+    """
+    layouts = {}
+    for node in graph.nodes:
+        conv = conv_of(node, model)
+        if conv is None or conv.groups == 1 or is_depthwise(conv.weight, conv.groups):
+            continue
+        source = _producer(node, model)
+        if source is not None:
+            layouts[source] = conv.groups
+    return layouts
+
+
+def _producer(node: fx.Node, model: nn.Module) -> str | None:
+    """The convolution whose output a node reads, with nothing but element-wise and pair layers between."""
+    while len(node.all_input_nodes) == 1:
+        node = node.all_input_nodes[0]
+        if conv_of(node, model) is not None:
+            return str(node.target)
+        if node.op == "call_module":
+            if pair_layer(model.get_submodule(str(node.target))) is None:
+                return None
+        elif function_of(node) not in ELEMENTWISE:
+            return None
+    return None

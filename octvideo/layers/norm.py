@@ -1,0 +1,196 @@
+"""Normalisation of octave pairs (and tensors, as torch's own). Parameters and buffers are those of the dense layers."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+from octvideo.layers.channels import HIGH, join, put, take
+from octvideo.layers.pair import OctPair, avg_pool, channels_of, like, upsample
+
+
+class _PairBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation of each part with its entries of one set of C statistics."""
+
+    def forward(self, input: OctPair | Tensor) -> OctPair | Tensor:  # type: ignore[override]
+        if isinstance(input, Tensor):
+            return super().forward(input)
+        _check_channels(self, self.num_features, input)
+        momentum = self._count_batch()
+        return input.map_parts(lambda x, part: self._normalise(x, input.segments, part, momentum))
+
+    def _count_batch(self) -> float:
+        """Count one more batch in training; return the weight of this batch in the running statistics."""
+        if not (self.training and self.track_running_stats and self.num_batches_tracked is not None):
+            return self.momentum or 0.0
+        self.num_batches_tracked.add_(1)
+        return 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+
+    def _normalise(self, x: Tensor, segments: Any, part: int, momentum: float) -> Tensor:
+        if not x.shape[1]:
+            return x
+        weight, bias = (None if t is None else take(t, segments, part) for t in (self.weight, self.bias))
+        use_batch = self.training or self.running_mean is None
+        if self.running_mean is None or self.running_var is None:
+            return F.batch_norm(x, None, None, weight, bias, use_batch, momentum, self.eps)
+        mean, var = take(self.running_mean, segments, part), take(self.running_var, segments, part)
+        if not use_batch or len(segments) == 1:
+            return F.batch_norm(x, mean, var, weight, bias, use_batch, momentum, self.eps)
+        mean, var = mean.clone(), var.clone()  # no view of scattered entries: they are written back
+        out = F.batch_norm(x, mean, var, weight, bias, use_batch, momentum, self.eps)
+        put(self.running_mean, segments, part, mean)
+        put(self.running_var, segments, part, var)
+        return out
+
+
+class OctBatchNorm1d(_PairBatchNorm, nn.BatchNorm1d):
+    """`nn.BatchNorm1d` that also takes octave pairs; same parameters and buffers."""
+
+
+class OctBatchNorm2d(_PairBatchNorm, nn.BatchNorm2d):
+    """`nn.BatchNorm2d` that also takes octave pairs; same parameters and buffers."""
+
+
+class OctBatchNorm3d(_PairBatchNorm, nn.BatchNorm3d):
+    """`nn.BatchNorm3d` that also takes octave pairs; same parameters and buffers."""
+
+
+class OctSyncBatchNorm(_PairBatchNorm):
+    """Batch normalisation over the batches of all processes; takes pairs and tensors, on the CPU (gloo) too.
+
+    Where no process group is running it is the ordinary batch normalisation.
+
+    Args:
+        num_features, eps, momentum, affine, track_running_stats: as in `nn.SyncBatchNorm`.
+        process_group: the processes that share statistics; None for all.
+    """
+
+    def __init__(self, *args: Any, process_group: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.process_group = process_group
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"OctSyncBatchNorm takes maps of 2 or more dimensions; got {tuple(input.shape)}")
+
+    def forward(self, input: OctPair | Tensor) -> OctPair | Tensor:  # type: ignore[override]
+        if not (self.training and dist.is_initialized() and dist.get_world_size(self.process_group) > 1):
+            return super().forward(input)
+        momentum = self._count_batch()
+        if isinstance(input, Tensor):
+            return self._synchronised(input, ((input.shape[1], 0),), HIGH, momentum)
+        _check_channels(self, self.num_features, input)
+        return input.map_parts(lambda x, part: self._synchronised(x, input.segments, part, momentum))
+
+    def _synchronised(self, x: Tensor, segments: Any, part: int, momentum: float) -> Tensor:
+        """Normalise with the mean and variance over every process: two reductions, for the deviations need the mean."""
+        axes = [0, *range(2, x.dim())]
+        if not x.shape[1]:
+            return x
+        size = x.new_tensor([x.numel() / x.shape[1]], dtype=torch.float32)
+        sums = all_reduce(torch.cat([x.float().sum(axes), size]), group=self.process_group)
+        count, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
+        deviation = x - _per_channel(mean, x)
+        var = all_reduce(deviation.float().square().sum(axes), group=self.process_group) / count
+        if self.running_mean is not None and self.running_var is not None:
+            for running, batch in ((self.running_mean, mean), (self.running_var, var * count / (count - 1))):
+                put(running, segments, part, torch.lerp(take(running, segments, part), batch.detach(), momentum))
+        out = deviation * _per_channel((var + self.eps).rsqrt(), x)
+        if self.affine:
+            out = out * _per_channel(take(self.weight, segments, part), x)
+            out = out + _per_channel(take(self.bias, segments, part), x)
+        return out.to(x.dtype)
+
+
+class OctGroupNorm(nn.GroupNorm):
+    """`nn.GroupNorm` that also takes octave pairs.
+
+    A group's mean and variance run over its high and its low channels, each channel with equal weight, so that a map
+    that is constant in space is normalised as the dense one is.
+    """
+
+    def forward(self, input: OctPair | Tensor) -> OctPair | Tensor:  # type: ignore[override]
+        if isinstance(input, Tensor):
+            return super().forward(input)
+        _check_channels(self, self.num_channels, input)
+        moments = [torch.var_mean(part.flatten(2), dim=2, correction=0) for part in input]  # each (N, C_part)
+        var, mean = (join(a, b, input.segments).unflatten(1, (self.num_groups, -1)) for a, b in zip(*moments))  # noqa: B905
+        group_mean = mean.mean(2, keepdim=True)
+        group_var = (var + (mean - group_mean).square()).mean(2, keepdim=True)
+        gain = (group_var + self.eps).rsqrt().expand_as(mean).flatten(1)
+        shift = -group_mean.expand_as(mean).flatten(1) * gain
+        if self.affine:
+            gain, shift = gain * self.weight, shift * self.weight + self.bias
+        gain, shift = (like(_per_channel(t, input.high), input) for t in (gain, shift))
+        return input * gain + shift
+
+
+class OctLayerNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of each position (ConvNeXt's), of tensors and pairs (N, C, ...).
+
+    A position's statistics run over all C channels: the other part's sums are brought to its size, by up-sampling or
+    average pooling. Parameters are those of `nn.LayerNorm(C)`.
+    """
+
+    def forward(self, input: OctPair | Tensor) -> OctPair | Tensor:  # type: ignore[override]
+        (channels,) = self.normalized_shape
+        if isinstance(input, Tensor):
+            return super().forward(input.movedim(1, -1)).movedim(-1, 1)
+        _check_channels(self, channels, input)
+        high, low = input
+        mean = [m / channels for m in _exchange_sums(high.sum(1, keepdim=True), low.sum(1, keepdim=True))]
+        centred = [part - m for part, m in zip(input, mean, strict=True)]
+        squares = _exchange_sums(*(c.square().sum(1, keepdim=True) for c in centred))
+        high, low = (c * (s / channels + self.eps).rsqrt() for c, s in zip(centred, squares, strict=True))
+        out = OctPair(high, low, input.segments)
+        if self.weight is not None:
+            out = out * _per_channel(self.weight[None], input.high)
+        return out if self.bias is None else out + _per_channel(self.bias[None], input.high)
+
+
+def convert_sync_batchnorm(module: nn.Module, process_group: Any = None) -> nn.Module:
+    """Replace every batch normalisation, in place, by `OctSyncBatchNorm` with the same parameters; return the network.
+
+    Args:
+        module: a network, octave or dense.
+        process_group: the processes that share statistics; None for all.
+    """
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        new = with_class(module, OctSyncBatchNorm)
+        new.process_group = process_group
+        return new
+    for name, child in module.named_children():
+        setattr(module, name, convert_sync_batchnorm(child, process_group))
+    return module
+
+
+def with_class(layer: nn.Module, kind: type[nn.Module]) -> nn.Module:
+    """A layer of another class around the same parameters, buffers and children."""
+    new = kind.__new__(kind)
+    new.__dict__.update({k: copy.copy(v) if isinstance(v, dict) else v for k, v in layer.__dict__.items()})
+    return new
+
+
+def _exchange_sums(high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over all channels at the positions of each part, from the sums over that part's channels (N, 1, ...)."""
+    factors = [1 if h == n else 2 for h, n in zip(high.shape[2:], low.shape[2:], strict=True)]
+    return high + upsample(low, high.shape[2:]), low + avg_pool(high, factors)
+
+
+def _per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """(C) or (N, C) values in a shape that meets x (N, C, ...)."""
+    return values.reshape(*values.shape, *(1,) * (x.dim() - 2))
+
+
+def _check_channels(norm: nn.Module, channels: int, pair: OctPair) -> None:
+    if channels_of(pair) != channels:
+        raise ValueError(
+            f"{type(norm).__name__} of {channels} channels got a pair of "
+            f"{pair.high.shape[1]} high and {pair.low.shape[1]} low ones"
+        )

@@ -1,0 +1,96 @@
+"""Pooling of octave pairs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from octvideo.layers.pair import OctPair, low_size
+
+POOLS: tuple[type[nn.Module], ...] = (
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
+)  # fmt: skip
+"""Layers that `PairPool` may carry."""
+
+
+ADAPTIVE_POOLS: tuple[type[nn.Module], ...] = (
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+)  # fmt: skip
+"""Layers that take pairs as they are, by torch's own functions, and return a tensor."""
+
+
+class PairPool(nn.Module):
+    """Max or average pooling of both parts; the low result stays ceil(high / 2) on the octave axes.
+
+    Args:
+        pool: one of torch's max or average poolings.
+    """
+
+    def __init__(self, pool: nn.Module) -> None:
+        super().__init__()
+        self.pool = pool
+        self.ceil_pool = copy.copy(pool)
+        self.ceil_pool.ceil_mode = True  # type: ignore[assignment]
+
+    def forward(self, x: OctPair | Tensor) -> OctPair | Tensor:
+        if isinstance(x, Tensor):
+            return self.pool(x)
+        return pool_pair(self.pool, self.ceil_pool, self._least_size(x.high.dim() - 2), x)
+
+    def _least_size(self, num_axes: int) -> list[int]:
+        pool: Any = self.pool
+        kernel, padding = (_per_axis(v, num_axes) for v in (pool.kernel_size, pool.padding))
+        return [k - 2 * p for k, p in zip(kernel, padding, strict=True)]
+
+
+def pool_pair(
+    pool: Callable[[Tensor], Tensor], ceil_pool: Callable[[Tensor], Tensor], least_size: Sequence[int], x: OctPair
+) -> OctPair:
+    """Pool both parts so that the low result stays an octave below the high one.
+
+    A pooling that rounds down can leave the low part one element short (a map of 6 pooled to 3 has a low part of 3
+    pooled to 1, and 2 are needed): the low part is pooled rounding up, and what is too much cut off. A low part that is
+    smaller than the window is first extended by its own border.
+
+    Args:
+        pool: the pooling, applied to the high part.
+        ceil_pool: the same with ceil_mode, applied to the low part.
+        least_size: size of the smallest map that the pooling takes.
+        x: pair of shape (N, C, *size).
+    """
+    factors = [1 if h == n else 2 for h, n in zip(x.high.shape[2:], x.low.shape[2:], strict=True)]
+    high = pool_part(pool, x.high)
+    low = pool_part(ceil_pool, _extend(x.low, least_size))
+    for axis, size in enumerate(low_size(high.shape[2:], factors), start=2):
+        low = low.narrow(axis, 0, size)
+    return OctPair(high, low, x.segments)
+
+
+def pool_part(pool: Callable[[Tensor], Tensor], part: Tensor) -> Tensor:
+    """Pool a part; one without channels still gets its new size (torch refuses to pool it)."""
+    if part.shape[1]:
+        return pool(part)
+    return pool(part.new_zeros(part.shape[0], 1, *part.shape[2:]))[:, :0]
+
+
+def pools_by_stride(pool: Any) -> bool:
+    """True where the pooled size is n / stride, rounded: only then can the low part follow (and indices cannot)."""
+    if getattr(pool, "return_indices", False):
+        return False
+    kernel, stride, padding = (_per_axis(v, 3) for v in (pool.kernel_size, pool.stride, pool.padding))
+    return all(k - s <= 2 * p for k, s, p in zip(kernel, stride, padding, strict=False))
+
+
+def _per_axis(value: int | Sequence[int], num_axes: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * num_axes if len(values) == 1 else values
+
+
+def _extend(x: Tensor, least_size: Sequence[int]) -> Tensor:
+    missing = [max(least - n, 0) for least, n in zip(least_size, x.shape[2:], strict=True)]
+    return F.pad(x, [p for m in reversed(missing) for p in (0, m)], mode="replicate") if any(missing) else x

@@ -1,0 +1,99 @@
+"""Files of weights, read and written: nothing in them is executed, only tensors and plain values are read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+WEIGHTS = "a file of weights (.ckpt, .pth, .pyth, .pt or .safetensors)"
+
+
+def read_file(path: str | Path, wanted: str = WEIGHTS) -> Any:
+    """Read a .safetensors file, or a file of `torch.save` with any other ending (`weights_only=True`).
+
+    Args:
+        path: the file.
+        wanted: what to give instead, for the error's message.
+
+    Returns:
+        What the file holds, on the CPU: tensors and plain values.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: the file is a folder, empty, damaged, another kind of file, or holds code.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"checkpoint {path} not found: give {wanted}")
+    if path.is_dir() or not path.stat().st_size:
+        kind = "a folder" if path.is_dir() else "an empty file"
+        raise ValueError(f"{path} is {kind}: give {wanted}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can make the reader fail in any way
+        raise ValueError(f"{path} {_why_unreadable(path)} ({type(error).__name__}): give {wanted}") from error
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read a file's state dict: octvideo's or Lightning's (state_dict), PySlowFast's (model_state), or a plain one.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: the file cannot be read, or holds no state dict.
+    """
+    content = read_file(path)
+    if isinstance(content, dict):
+        weights = content.get("state_dict", content.get("model_state", content))
+        if isinstance(weights, dict) and weights and all(isinstance(v, Tensor) for v in weights.values()):
+            return dict(weights)
+    raise ValueError(
+        f"{path} holds no weights: expected a dict of tensors, alone or as its state_dict (octvideo) or "
+        "model_state (PySlowFast, PyTorchVideo)"
+    )
+
+
+def save_weights(network: nn.Module, path: str | Path) -> None:
+    """Write a network's state dict, whole or not at all; its names and shapes are the dense network's at any alpha.
+
+    Args:
+        network: the network.
+        path: file to write, .safetensors or .pt (`torch.save` of the state dict); its folder is made when missing.
+
+    Raises:
+        ValueError: the file's name has another ending.
+    """
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".pt"):
+        raise ValueError(f"weights are written as .safetensors or .pt; got {path}")
+    weights = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if path.suffix == ".pt":
+            torch.save(weights, unfinished)
+        else:  # every name gets memory of its own: the format has no shared tensors
+            copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
+            save_file(copies, unfinished, metadata={"format": "pt"})
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _why_unreadable(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(64)
+    if b"blobs" in start:
+        return (
+            "is a Caffe2 file (a pickle of 'blobs'), and reading it could run code: load it in PySlowFast with "
+            "CHECKPOINT_TYPE caffe2 and save it as .pyth, or take PyTorchVideo's file of the same network"
+        )
+    return (
+        "cannot be read as a checkpoint of tensors and plain values: it is damaged, another kind of file, or holds code"
+    )
