@@ -221,17 +221,14 @@ def test_the_command_exports_a_checkpoint_and_the_readme_reads_the_file(checkpoi
     torch.testing.assert_close(torch.from_numpy(names["logits"]), expected, rtol=0, atol=1e-5)
 
 
-def test_the_command_exports_a_builders_image_network(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(
-        BUILDERS, "small_image", lambda num_classes, alpha, octave, dropout: small_net(2, alpha, octave)
-    )
-    given = ["--model", "small_image", "--alpha", "0.25", "--crop", "33", "41", "--num_classes", "4"]
-    given += ["--format", "torch", "--output", str(tmp_path / "net.pt2"), "--check", "false"]
-    assert main(["export", *given]) == 0
-    assert "small_image alpha 0.25 spatial, batch x 3 x 33 x 41\n" in (out := capsys.readouterr().out)
+def test_the_command_exports_a_builders_image_network(tmp_path, capsys):
+    given = ["--model", "resnet18", "--alpha", "0.25", "--crop", "33", "41", "--check", "false"]
+    assert main(["export", *given, "--format", "torch", "--output", str(tmp_path / "net.pt2")]) == 0
+    out = capsys.readouterr().out
+    assert "resnet18 alpha 0.25 spatial, batch x 3 x 33 x 41\n" in out
     assert "not checked" in out
     program = torch.export.load(tmp_path / "net.pt2").module()
-    assert program(torch.zeros(5, 3, 33, 41)).shape == (5, 4)
+    assert program(torch.zeros(5, 3, 33, 41)).shape == (5, 1000)
 
 
 @pytest.mark.parametrize(
