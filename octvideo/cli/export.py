@@ -14,12 +14,12 @@ from torch import nn
 import octvideo
 from octvideo.cli.options import chosen_size, new_parser
 from octvideo.cli.results import view_shape
-from octvideo.models import build_model
+from octvideo.models import IMAGE_BUILDERS, build_model
 from octvideo.runtime import ExportReport, export_onnx, export_program
 from octvideo.training import load_classifier
 
 EXPORTERS = {"onnx": export_onnx, "torch": export_program}
-OF_A_MODEL: dict[str, Any] = {"alpha": 0.0, "octave": "spatial", "num_classes": 400, "num_frames": None, "crop": []}
+OF_A_MODEL: dict[str, Any] = {"alpha": 0.0, "octave": "spatial", "num_classes": None, "num_frames": None, "crop": []}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--alpha", type=float | None, default=None, help="of --model; 0 where not given")
     parser.add_argument("--octave", type=str | None, default=None, help="of --model; spatial where not given")
-    parser.add_argument("--num_classes", type=int | None, default=None, help="of --model; 400 where not given")
+    parser.add_argument("--num_classes", type=int | None, default=None, help="of --model; 400, or 1000 on images")
     parser.add_argument("--num_frames", type=int | None, default=None, help="of --model; its own where not given")
     parser.add_argument("--crop", type=int, nargs="+", default=None, help="of --model; one number, or height and width")
     parser.add_argument("--format", type=Literal["onnx", "torch"], default="onnx", help="torch is torch.export's")
@@ -66,6 +66,7 @@ def _read(
         return classifier.network, view_shape(hparams["preprocessing"]), metadata
     values = OF_A_MODEL | given
     shape = (1, 3, *chosen_size(str(model), values.pop("num_frames"), values.pop("crop")))
+    values["num_classes"] = values["num_classes"] or (1000 if model in IMAGE_BUILDERS else 400)
     return build_model(str(model), **values), shape, metadata | {"model": model} | values
 
 

@@ -118,10 +118,10 @@ def test_adaptive_pooling_is_torchs(cells):
     torch.testing.assert_close(adaptive_avg_pool(x, cells), F.adaptive_avg_pool3d(x, cells))
 
 
-def test_metadata_travels_and_paths_of_this_machine_do_not(tmp_path):
+def test_metadata_travels_but_no_example_and_no_path_of_this_machine(tmp_path):
     metadata = {"class_names": ["naïve", "b"], "preprocessing": PREPROCESSING}
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    example = torch.zeros(4, 3, 9, 9)
+    example = torch.zeros(4, 3, 200, 200)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     export_onnx(model, example, tmp_path / "net.onnx", metadata=metadata)
     export_program(model, example, tmp_path / "net.pt2", metadata=metadata)
@@ -131,6 +131,7 @@ def test_metadata_travels_and_paths_of_this_machine_do_not(tmp_path):
     torch.export.load(tmp_path / "net.pt2", extra_files=extra)
     assert json.loads(extra["octvideo.json"]) == metadata
     assert all(b"test_export.py" not in path.read_bytes() for path in tmp_path.iterdir())
+    assert all(path.stat().st_size < example[0].nbytes / 4 for path in tmp_path.iterdir())
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -220,17 +221,14 @@ def test_the_command_exports_a_checkpoint_and_the_readme_reads_the_file(checkpoi
     torch.testing.assert_close(torch.from_numpy(names["logits"]), expected, rtol=0, atol=1e-5)
 
 
-def test_the_command_exports_a_builders_image_network(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(
-        BUILDERS, "small_image", lambda num_classes, alpha, octave, dropout: small_net(2, alpha, octave)
-    )
-    given = ["--model", "small_image", "--alpha", "0.25", "--crop", "33", "41", "--num_classes", "4"]
-    given += ["--format", "torch", "--output", str(tmp_path / "net.pt2"), "--check", "false"]
-    assert main(["export", *given]) == 0
-    assert "small_image alpha 0.25 spatial, batch x 3 x 33 x 41\n" in (out := capsys.readouterr().out)
+def test_the_command_exports_a_builders_image_network(tmp_path, capsys):
+    given = ["--model", "resnet18", "--alpha", "0.25", "--crop", "33", "41", "--check", "false"]
+    assert main(["export", *given, "--format", "torch", "--output", str(tmp_path / "net.pt2")]) == 0
+    out = capsys.readouterr().out
+    assert "resnet18 alpha 0.25 spatial, batch x 3 x 33 x 41\n" in out
     assert "not checked" in out
     program = torch.export.load(tmp_path / "net.pt2").module()
-    assert program(torch.zeros(5, 3, 33, 41)).shape == (5, 4)
+    assert program(torch.zeros(5, 3, 33, 41)).shape == (5, 1000)
 
 
 @pytest.mark.parametrize(
