@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from octvideo.layers.channels import HIGH, LOW, Segments, count, take
+from octvideo.layers.lowering import conv3d
 from octvideo.layers.pair import OctPair, empty_low
 from octvideo.layers.resize import avg_pool, upsample
 
@@ -19,7 +20,7 @@ EXCHANGES = ("both", "high_to_low", "low_to_high", "none")
 DOWN_SAMPLINGS = ("average", "strided")
 """How a path reaches a smaller size: average pooling before the convolution, or a stride in it."""
 
-_CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: conv3d}
 
 
 class Geometry(NamedTuple):

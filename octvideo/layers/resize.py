@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from octvideo.layers.lowering import avg_pool3d, planar
+
 OCTAVES: dict[str, dict[int, tuple[int, ...]]] = {
     "spatial": {2: (2, 2), 3: (1, 2, 2)},
     "temporal": {1: (2,), 3: (2, 1, 1)},
@@ -49,9 +51,6 @@ def low_size(high_size: Sequence[int], factors: Sequence[int]) -> tuple[int, ...
 def avg_pool(x: Tensor, factors: Sequence[int]) -> Tensor:
     """Average over windows of `factors`; a window at the end averages only what lies inside (size ceil(n / factor)).
 
-    Five-dimensional maps are pooled through 2-D views: the result is the same (a mean over a box is a mean of means),
-    it costs a fraction of `avg_pool3d` on a CPU, and works in bfloat16 there.
-
     Shape:
         (N, C, *size) -> (N, C, *ceil(size / factors)).
     """
@@ -62,17 +61,8 @@ def avg_pool(x: Tensor, factors: Sequence[int]) -> Tensor:
     if x.dim() == 3:
         return F.avg_pool1d(x, tuple(factors), ceil_mode=True, count_include_pad=False)
     if x.dim() == 4:
-        return _avg_pool_2d(x, factors)
-    t, *plane = factors
-    if any(f != 1 for f in plane):
-        x = _avg_pool_2d(x.flatten(1, 2), plane).unflatten(1, x.shape[1:3])  # (N, C T, H, W)
-    if t != 1:
-        x = _avg_pool_2d(x.flatten(3, 4), (t, 1)).unflatten(3, x.shape[3:5])  # (N, C, T, H W)
-    return x
-
-
-def _avg_pool_2d(x: Tensor, factors: Sequence[int]) -> Tensor:
-    return F.avg_pool2d(x, tuple(factors), ceil_mode=True, count_include_pad=False)
+        return F.avg_pool2d(x, tuple(factors), ceil_mode=True, count_include_pad=False)
+    return avg_pool3d(x, factors)
 
 
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -85,6 +75,8 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
         return x
     if not x.shape[1]:
         return x.new_empty(x.shape[0], 0, *size)
+    if x.dim() == 5 and x.shape[2] == size[0]:
+        return planar(x, lambda frames: F.interpolate(frames, size=tuple(size[1:]), mode="nearest"))
     return F.interpolate(x, size=tuple(size), mode="nearest")
 
 

@@ -1,0 +1,78 @@
+"""3-D convolution and pooling through 2-D views of channels-last maps, whose kernels are the faster ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def conv3d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int = 1,
+) -> Tensor:
+    """`torch.nn.functional.conv3d`; of a channels-last map through a 2-D view where the kernel allows one.
+
+    A kernel of (1, k, k) is a 2-D convolution over frames, one of (k, 1, 1) a 2-D convolution over (T, H W). Both are
+    views of a map in channels-last memory. torch's own 3-D kernels on a CPU reach a sixth to all of their speed,
+    depending on the number of channels.
+
+    Shape:
+        as `torch.nn.functional.conv3d`; a channels-last map gives a channels-last map.
+    """
+    if is_channels_last(x):
+        if weight.shape[2] == 1 and padding[0] == 0:
+            x = x[:, :, :: stride[0]] if stride[0] > 1 else x
+            planar = weight[:, :, 0].contiguous(memory_format=torch.channels_last)
+            return _over_frames(
+                x, lambda frames: F.conv2d(frames, planar, bias, stride[1:], padding[1:], dilation[1:], groups)
+            )
+        if tuple(weight.shape[3:]) == (1, 1) and not any(padding[1:]) and tuple(stride[1:]) == (1, 1):
+            planar = weight[..., 0].contiguous(memory_format=torch.channels_last)
+            out = F.conv2d(
+                x.flatten(3), planar, bias, (stride[0], 1), (padding[0], 0), (dilation[0], 1), groups
+            )  # (N, C, T, H W)
+            return out.unflatten(3, x.shape[3:])
+    return F.conv3d(x, weight, bias, tuple(stride), tuple(padding), tuple(dilation), groups)
+
+
+def avg_pool3d(x: Tensor, factors: Sequence[int]) -> Tensor:
+    """Mean over windows of `factors`, those at the end over what lies inside; see `octvideo.layers.avg_pool`.
+
+    A mean over a box is a mean of means: frames are pooled first, then time. `torch`'s own 3-D pooling costs several
+    times as much on a CPU and has no bfloat16 there.
+    """
+    t, *plane = factors
+    if any(f != 1 for f in plane):
+        x = planar(x, lambda frames: _avg_pool2d(frames, plane))
+    if t != 1:
+        x = _avg_pool2d(x.flatten(3), (t, 1)).unflatten(3, x.shape[3:])  # (N, C, T, H W)
+    return x
+
+
+def planar(x: Tensor, func: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a function of single-channel planes, (N, C, H, W) -> (N, C, H', W'), to every frame of (N, C, T, H, W)."""
+    if is_channels_last(x):
+        return _over_frames(x, func)
+    return func(x.flatten(1, 2)).unflatten(1, x.shape[1:3])
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """True for a video map that lies in memory with its channels side by side."""
+    return x.dim() == 5 and x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous()
+
+
+def _over_frames(x: Tensor, func: Callable[[Tensor], Tensor]) -> Tensor:
+    frames = x.transpose(1, 2).flatten(0, 1)  # (N T, C, H, W)
+    return func(frames).unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+
+
+def _avg_pool2d(x: Tensor, factors: Sequence[int]) -> Tensor:
+    return F.avg_pool2d(x, tuple(factors), ceil_mode=True, count_include_pad=False)
