@@ -44,7 +44,7 @@ class Reading(NamedTuple):
 
     text: str
     fits: Callable[[Published], bool]
-    count: Callable[[Published], Counted]
+    cost: Callable[[Published], Counted]
 
 
 def build(row: Published, alpha: float | None = None) -> nn.Module:
@@ -71,7 +71,7 @@ def last_stage_octave(row: Published) -> nn.Module:
     names = [name for name, module in net.named_modules() if isinstance(module, nn.Conv3d)]
     stages = sorted({".".join(name.split(".")[:2]) for name in names})[1:]  # without the stem
     last = [name for name in names if name.startswith(stages[-1]) and name.endswith("res_blocks.2.branch2.conv_c")]
-    return octavize(net, {stage: row.alpha for stage in stages} | dict.fromkeys(last, 0.0))
+    return octavize(net, dict.fromkeys(stages, row.alpha) | dict.fromkeys(last, 0.0))
 
 
 def count(net: nn.Module, row: Published, attention: bool = True) -> Counted:
@@ -130,17 +130,17 @@ class LittleStem(nn.Module):
 def released_resnet152(row: Published) -> nn.Module:
     """ResNet-152 as released: a stem of three 3x3 convolutions, stride 2 in the last 1x1 of a stage's first block.
 
-    Without squeeze-and-excitation the second of the stem's convolutions has the stride (the first one and its 8 channels
-    run at full size), and a residual block replaces the first pooling.
+    Without squeeze-and-excitation the stem's second convolution has the stride (the first one has 8 channels, at full
+    size), and a residual block replaces the first pooling.
     """
     squeezes = row.model == "se_resnet152"
     with torch.device("meta"):
-        net = ResNet(SEBottleneck if squeezes else Bottleneck, [3, 8, 36, 3])
+        net: Any = ResNet(SEBottleneck if squeezes else Bottleneck, [3, 8, 36, 3])
         width, strides = (32, (2, 1)) if squeezes else (8, (1, 2))
         stem = nn.Sequential(_conv(3, width, 3, strides[0]), _conv(width, 32, 3, strides[1]), _conv(32, 64, 3))
-        net.conv1, net.bn1 = stem, nn.Identity()  # type: ignore[assignment]
+        net.conv1, net.bn1 = stem, nn.Identity()
         if not squeezes:
-            net.maxpool = LittleStem()  # type: ignore[assignment]
+            net.maxpool = LittleStem()
     for stage in (net.layer2, net.layer3, net.layer4):
         block: Any = stage[0]
         block.conv2.stride, block.conv3.stride = (1, 1), (2, 2)
@@ -187,13 +187,18 @@ READINGS = (
         lambda row: count(last_stage_octave(row), row),
     ),
     Reading(
-        "a 1x1 convolution more in the first block, which splits, as in the released code",
+        "as released: one 1x1 convolution more in the first block, which splits",
         _is("mobilenet_v2", octave=True),
         lambda row: count(released_mobilenet_v2(row), row),
     ),
     Reading(
-        "stem of three 3x3 convolutions and stride in a block's last 1x1, as in the released code",
-        _is("resnet152", "se_resnet152"),
+        "as released: stem of three 3x3 convolutions, a residual block for the first pooling, stride in the last 1x1",
+        _is("resnet152"),
+        lambda row: count(released_resnet152(row), row),
+    ),
+    Reading(
+        "as released: stem of three 3x3 convolutions, stride in a block's last 1x1",
+        _is("se_resnet152"),
         lambda row: count(released_resnet152(row), row),
     ),
 )
