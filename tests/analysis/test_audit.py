@@ -79,7 +79,7 @@ def test_the_released_first_block_costs_what_its_convolutions_say():
 
 
 def test_low_maps_rounded_down_by_hand():
-    """A 3x3x3 convolution on pairs of 7x7: 3x3 low elements in place of 4x4 on the three paths that meet the low part."""
+    """Convolutions on 7x7: 3x3 low elements in place of 4x4 on the three paths that meet the low part."""
     row = printed("i3d_r50", 0.5)
     net = torch.nn.Sequential(
         OctConv3d(3, 8, 1, bias=False, alpha_in=0, alpha_out=0.25, device="meta"),
