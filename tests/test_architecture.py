@@ -16,7 +16,7 @@ ALLOWED = {
     "models": {"layers", "convert"},
     "data": set(),
     "evaluation": set(),
-    "analysis": {"layers"},
+    "analysis": {"layers", "convert", "models"},
     "runtime": {"layers", "convert", "models"},
     "training": {"layers", "models", "data", "evaluation"},
     "report": {"analysis", "evaluation"},

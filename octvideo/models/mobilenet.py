@@ -83,10 +83,10 @@ def mobilenet_v2(
     """
     _check_width(width)
     net = create_mobilenet_v2(num_classes=num_classes, dropout=dropout, width_mult=width, round_nearest=1)
-    return finish(net, alpha, octave, _writes_dense_map)
+    return finish(net, alpha, octave, writes_dense_map)
 
 
-def _writes_dense_map(name: str, conv: nn.Module) -> bool:
+def writes_dense_map(name: str, conv: nn.Module) -> bool:
     """True at the lowest resolution, and for the last convolution of a block, which has no norm in its own module."""
     return int(name.split(".")[1]) >= 14 or name.endswith((".conv.1", ".conv.2"))
 

@@ -1,5 +1,6 @@
 """Result rows on disk, and the tables and pictures made from them."""
 
+from octvideo.report.audit import write_audit
 from octvideo.report.document import write_report
 from octvideo.report.folds import Summary, student_t_95, summarise
 from octvideo.report.plots import pareto_front, plot_accuracy_against_gmacs
@@ -17,6 +18,7 @@ __all__ = [
     "read_result",
     "student_t_95",
     "summarise",
+    "write_audit",
     "write_report",
     "write_result",
 ]

@@ -19,8 +19,8 @@ from octvideo.report.rows import ResultRow
 from octvideo.report.tables import view_protocol, views_protocol
 
 # Okabe and Ito's colours, told apart with any colour vision; the markers tell series apart without colour.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _MARKER_STYLE: dict[str, Any] = {"markersize": 8, "markeredgecolor": "white", "markeredgewidth": 0.8}
 _LOG_ABOVE = 8.0  # ratio of the dearest to the cheapest point from which the axis is logarithmic
 
@@ -97,7 +97,7 @@ def _draw_panel(axes: Axes, key: tuple[str, str], group: Sequence[Summary]) -> _
     labels = _Labels([], [], [], [])
     all_series = _series(group)
     for number, (name, series) in enumerate(all_series.items()):
-        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         line = [(s.row.gmacs_per_view, s.top1_percent) for s in _with_dense(series, group)]
         axes.plot(*zip(*line, strict=True), color=colour, linewidth=1.3, zorder=3)
         points = [(s.row.gmacs_per_view, s.top1_percent) for s in series]

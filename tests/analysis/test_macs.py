@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from fvcore.nn import FlopCountAnalysis
 from pytorchvideo.models import hub
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from octvideo.analysis import count_macs
 from octvideo.analysis.macs import nested_tensors
+from octvideo.models import resnet3d_small, resnet26
 
 
 class Call(nn.Module):
@@ -174,6 +176,25 @@ def test_agrees_with_fvcore():
     image = torch.zeros(1, 3, 4, 9)
     counts = FlopCountAnalysis(pool, image).by_operator()
     assert count_macs(pool, image).pool_macs == counts["adaptive_avg_pool2d"] == image.numel()
+
+
+@pytest.mark.parametrize(("builder", "size"), [(resnet3d_small, (8, 61, 50)), (resnet26, (97, 64))])
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_two_libraries_agree_on_octave_networks(builder, size):
+    """fvcore counts convolutions, linear layers and norms by tracing, torch its dispatched operators, by 2."""
+    model = builder(alpha=0.25).eval()
+    view = torch.zeros(1, 3, *size)
+    report = count_macs(model.requires_grad_(False), view)
+    counts = FlopCountAnalysis(model, view).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    by_operator = counts.by_operator()
+    assert report.conv_macs == by_operator["conv"]
+    assert report.matmul_macs == by_operator["linear"]
+    assert report.norm_macs == by_operator["batch_norm"]
+    with FlopCounterMode(display=False) as counter:
+        model.to("meta")(view.to("meta"))
+    assert report.macs == counter.get_total_flops() / 2
+    assert report.pool_macs > 0
+    assert report.upsample_elements > 0
 
 
 @pytest.mark.parametrize(

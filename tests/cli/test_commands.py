@@ -155,6 +155,18 @@ def test_analyze_takes_the_size_that_a_network_is_made_for(capsys, given, title,
     assert gmacs in out
 
 
+def test_analyze_prints_the_papers_costs_and_writes_them(capsys, tmp_path, monkeypatch):
+    committed = ROOT / "results" / "paper_audit" / "audit.json"
+    found = json.loads(committed.read_text(encoding="utf-8"))
+    del found["metadata"]
+    monkeypatch.setattr("octvideo.cli.analyze.audit_paper", lambda: found)  # counting takes most of a minute
+    code, out, _ = run(capsys, "analyze", "--paper", "--output", tmp_path / "audit")
+    assert code == 0
+    assert re.search(r"table 8 .*I3D, K400 .*28.1 G .*28.41 G .*\+1.1 .*first pooling without padding", out)
+    assert re.search(r"table 1 .*one layer, memory .*0.875 .*35 % .*34.4 %", out)
+    assert {p.name for p in (tmp_path / "audit").iterdir()} == {"audit.json", "report.md", "report.png"}
+
+
 def test_sweep_runs_every_variant_and_reports(two_classes, tmp_path, capsys):
     config = tmp_path / "config.yaml"
     nested: dict = {"data": {}, "model": {}, "trainer": {}}
@@ -254,6 +266,7 @@ def test_usage_and_version(capsys):
         (["analyze", "--octave", "x"], "octave must be one of"),
         (["analyze", "--model", "resnet50", "--num_frames", "8"], "num_frames is 8, but resnet50 is a network on im"),
         (["analyze", "--crop", "1", "2", "3"], "crop must be one number or height and width; got .1, 2, 3"),
+        (["analyze", "--output", "x"], "output is 'x', but one network's table is only printed: add --paper"),
         (["report", "nowhere.json"], "nowhere.json not found"),
         (["sweep", "--config", "nowhere.yaml"], "config nowhere.yaml not found"),
         (["data"], "takes the action synthesize; got ''"),
