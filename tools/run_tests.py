@@ -1,5 +1,6 @@
-"""Install octvideo with its test tools into .venv and run the tests; arguments go to pytest."""
+"""Install octvideo with its test tools into .venv and run the tests, one process per core; arguments go to pytest."""
 
+import os
 import subprocess
 import sys
 
@@ -7,4 +8,5 @@ from _venv import ROOT, install
 
 if __name__ == "__main__":
     print("installing octvideo into .venv (the first time this downloads torch, a few GB)", flush=True)
-    sys.exit(subprocess.run([install("[dev]") / "python", "-m", "pytest", *sys.argv[1:]], cwd=ROOT).returncode)
+    command = [install("[dev]") / "python", "-m", "pytest", "-n", "auto", *sys.argv[1:]]
+    sys.exit(subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from octvideo.analysis import MACS_TOOL, audit_paper, cost_table
-from octvideo.cli.options import OneLineParser, chosen_size, new_parser
+from octvideo.cli.options import OneLineParser, chosen_size, default_num_classes, new_parser
 from octvideo.models.build import IMAGE_BUILDERS, find_builder
 from octvideo.report import write_audit
 
@@ -24,7 +24,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _parser() -> OneLineParser:
     parser = new_parser("analyze", "Print multiply-adds, parameters and activations of a network at several alphas.")
-    parser.add_argument("--model", type=str, default="i3d_r50", help="a builder's name, or package.module:function")
+    parser.add_argument(
+        "--model", type=str, default="i3d_r50", help="a builder's name, or package.module:function with its arguments"
+    )
     parser.add_argument("--alpha", type=float, nargs="+", default=[0, 0.125, 0.25, 0.5], help="one row each")
     parser.add_argument("--octave", type=str, default="spatial", help="spatial, temporal or spatiotemporal")
     parser.add_argument("--num_classes", type=int | None, default=None, help="None is 400, of an image network 1000")
@@ -41,7 +43,7 @@ def analyze(options: Any) -> int:
     """Print the cost table of one network."""
     builder = find_builder(options.model)
     size = chosen_size(options.model, options.num_frames, options.crop)
-    num_classes = options.num_classes or (1000 if options.model in IMAGE_BUILDERS else 400)
+    num_classes = options.num_classes or default_num_classes(options.model)
     rows = cost_table(
         lambda alpha: builder(num_classes=num_classes, alpha=alpha, octave=options.octave), options.alpha, (3, *size)
     )

@@ -12,9 +12,9 @@ from rich.console import Console
 from torch import nn
 
 import octvideo
-from octvideo.cli.options import chosen_size, new_parser
+from octvideo.cli.options import chosen_size, default_num_classes, new_parser
 from octvideo.cli.results import view_shape
-from octvideo.models import IMAGE_BUILDERS, build_model
+from octvideo.models import build_model
 from octvideo.runtime import ExportReport, export_onnx, export_program
 from octvideo.training import load_classifier
 
@@ -66,7 +66,7 @@ def _read(
         return classifier.network, view_shape(hparams["preprocessing"]), metadata
     values = OF_A_MODEL | given
     shape = (1, 3, *chosen_size(str(model), values.pop("num_frames"), values.pop("crop")))
-    values["num_classes"] = values["num_classes"] or (1000 if model in IMAGE_BUILDERS else 400)
+    values["num_classes"] = values["num_classes"] or default_num_classes(str(model))
     return build_model(str(model), **values), shape, metadata | {"model": model} | values
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from octvideo.convert.plan import Alpha, OctavePlan, check_alphas, plan_octaves
-from octvideo.convert.planner import ConvPlan
 from octvideo.layers import (
     MergeInputs,
+    MergeOutputs,
     OctConv1d,
     OctConv2d,
     OctConv3d,
@@ -19,6 +19,7 @@ from octvideo.layers import (
     octave_from_dense,
     pair_layer,
 )
+from octvideo.layers.replace import replace_modules
 from octvideo.layers.resize import octave_factors
 
 
@@ -47,21 +48,22 @@ def octavize(
         The same object.
 
     Raises:
-        ValueError: for a wrong alpha or octave, a plan beside an alpha, or a network that has nothing to convert.
+        ValueError: for a wrong alpha or octave, a plan beside other options, or a network that has nothing to convert.
 
     Example:
         >>> import torchvision
         >>> model = octavize(torchvision.models.video.r3d_18(), alpha=0.25)
     """
+    options = {"example": example, "keep_dense": keep_dense, "down_sampling": down_sampling, "exchange": exchange}
     if plan is not None:
-        if alpha is not None:
-            raise ValueError(f"octavize takes an alpha or a plan, which has its own; got alpha {alpha!r} and a plan")
+        given = (alpha, octave, *options.values())
+        if given != (None, "spatial", None, None, "average", "both"):
+            raise ValueError(f"octavize takes a plan, which says all, or an alpha and options; got a plan and {given}")
         return _apply(model, plan)
     octave_factors(octave, 3)
     check_alphas(alpha, model)
-    if alpha == 0:
+    if alpha == 0 or (isinstance(alpha, Mapping) and not any(alpha.values())):
         return model
-    options = {"example": example, "keep_dense": keep_dense, "down_sampling": down_sampling, "exchange": exchange}
     return _apply(model, plan_octaves(model, alpha, octave, **options))  # type: ignore[arg-type]
 
 
@@ -74,6 +76,10 @@ def deoctavize(model: nn.Module) -> nn.Module:
         for key, hook in list(module._forward_pre_hooks.items()):
             if isinstance(hook, MergeInputs):
                 del module._forward_pre_hooks[key]
+                module._forward_pre_hooks_with_kwargs.pop(key, None)
+        for key, output_hook in list(module._forward_hooks.items()):
+            if isinstance(output_hook, MergeOutputs):
+                del module._forward_hooks[key]
     return replace_modules(model, _dense)
 
 
@@ -84,36 +90,18 @@ def _dense(module: nn.Module) -> nn.Module | None:
 
 
 def _apply(model: nn.Module, plan: OctavePlan) -> nn.Module:
-    convs: dict[nn.Module, ConvPlan] = {model.get_submodule(name): conv for name, conv in plan.convs.items()}
+    convs: dict[nn.Module, nn.Module] = {}
+    for name, conv in plan.convs.items():  # all made before the first is put in place: an error changes nothing
+        dense: Any = model.get_submodule(name)
+        convs[dense] = octave_from_dense(dense, octave=plan.octave, **vars(conv))
     layers = {model.get_submodule(name) for name in plan.pair_layers}
-    names = {name for name, _ in model.named_modules()}
-    for name in names.intersection(plan.merges):  # a function merges by itself
-        model.get_submodule(name).register_forward_pre_hook(MergeInputs())
+    for name in plan.merges:
+        model.get_submodule(name).register_forward_pre_hook(MergeInputs(), with_kwargs=True)
+
+    if plan.merges_output:
+        model.register_forward_hook(MergeOutputs())
 
     def octave(module: nn.Module) -> nn.Module | None:
-        if module in convs:
-            return octave_from_dense(module, octave=plan.octave, **vars(convs[module]))  # type: ignore[arg-type]
-        return pair_layer(module) if module in layers else None
+        return convs.get(module) or (pair_layer(module) if module in layers else None)
 
     return replace_modules(model, octave)
-
-
-def replace_modules(
-    module: nn.Module,
-    replace: Callable[[nn.Module], nn.Module | None],
-    done: dict[nn.Module, nn.Module] | None = None,
-) -> nn.Module:
-    """Replace modules wherever they are registered, children before their parents; return what stands for `module`.
-
-    Args:
-        module: a network; it is changed.
-        replace: gives a module's successor, or None to keep it.
-        done: what has been replaced already, for modules that are registered twice.
-    """
-    done = {} if done is None else done
-    if module not in done:
-        for name, child in module._modules.items():
-            if child is not None:
-                module._modules[name] = replace_modules(child, replace, done)
-        done[module] = replace(module) or module
-    return done[module]

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from octvideo.convert.planner import ConvPlan, Planner
-from octvideo.convert.stages import find_stages, why_nothing
+from octvideo.convert.planner import ConflictError, ConvPlan, Planner
+from octvideo.convert.stages import Stages, find_stages, why_nothing
 from octvideo.convert.trace import trace
 from octvideo.layers import OctConv1d, OctConv2d, OctConv3d
 from octvideo.layers.resize import check_alpha, octave_factors
@@ -26,13 +26,20 @@ class OctavePlan:
         octave: "spatial", "temporal" or "spatiotemporal".
         convs: the convolutions that become octave convolutions, by module name.
         pair_layers: names of the norms, activations, poolings and dropouts that meet pairs.
-        merges: names of the modules and functions that cannot take a pair and get the merged map.
+        merges: names of the modules that cannot take a pair and get the merged map.
+        merging_functions: functions that cannot take one, by the names of their nodes; they merge by themselves.
+        merges_output: True where the network's outputs would be pairs and are merged.
+        kept_dense: convolutions that are dense although an alpha was wished for them: their pair would meet one that is
+            split otherwise, or they are used on maps of two kinds.
     """
 
     octave: str
     convs: dict[str, ConvPlan] = field(default_factory=dict)
     pair_layers: list[str] = field(default_factory=list)
     merges: list[str] = field(default_factory=list)
+    merging_functions: list[str] = field(default_factory=list)
+    merges_output: bool = False
+    kept_dense: list[str] = field(default_factory=list)
 
     @property
     def alphas(self) -> dict[str, float]:
@@ -42,7 +49,9 @@ class OctavePlan:
     def __str__(self) -> str:
         rows = [f"octave plan, {self.octave}; {len(self.convs)} octave convolutions"]
         rows += [f"  {name}: {conv}" for name, conv in self.convs.items()]
-        rows += [f"  {name}: merges its input" for name in self.merges]
+        rows += [f"  {name}: merges its input" for name in [*self.merges, *self.merging_functions]]
+        rows += ["  the output is merged"] * self.merges_output
+        rows += [f"  {name}: kept dense, since its pair would meet another kind of map" for name in self.kept_dense]
         return "\n".join(rows)
 
 
@@ -82,17 +91,29 @@ def plan_octaves(
     graph = trace(model, example)
     stages = find_stages(graph, model)
     dense = {*stages.names[:1], *stages.names[-1:]} if not isinstance(alpha, Mapping) else set()
+    kept: set[str] = set()
+    ordinary: set[str] = set()
     while True:
-        alpha_of = _alpha_of(alpha, dense, stages, keep_dense)
-        planner = Planner(model, octave, alpha_of, down_sampling, exchange)
-        conflict = planner.run(graph)
-        if conflict is None:
+        alpha_of = _alpha_of(alpha, dense, kept, stages, keep_dense)
+        planner = Planner(model, octave, alpha_of, ordinary, down_sampling, exchange)
+        try:
+            planner.run(graph)
             break
-        dense.add(stages.of(conflict))
-    if not planner.convs:
+        except ConflictError as conflict:
+            (ordinary if conflict.ordinary else kept).add(conflict.conv)
+    convs = {name: conv for name, conv in planner.convs.items() if conv is not None}
+    if not convs:
         reason = why_nothing(model, stages, dense, lambda conv: octave_factors(octave, len(conv.kernel_size)))
         raise ValueError(f"nothing to convert in {type(model).__name__}: {reason}")
-    return OctavePlan(octave, planner.convs, planner.pair_layers, planner.merges)
+    return OctavePlan(
+        octave,
+        convs,
+        list(planner.pair_layers),
+        list(planner.merges),
+        planner.merging_functions,
+        planner.merges_output,
+        sorted(kept | ordinary),
+    )
 
 
 def check_alphas(alpha: Alpha | None, model: nn.Module) -> None:
@@ -108,12 +129,20 @@ def check_alphas(alpha: Alpha | None, model: nn.Module) -> None:
 
 
 def _alpha_of(
-    alpha: Alpha, dense: set[str], stages: Any, keep_dense: Callable[[str, nn.Module], bool] | None
+    alpha: Alpha,
+    dense: set[str],
+    kept: set[str],
+    stages: Stages,
+    keep_dense: Callable[[str, nn.Module], bool] | None,
 ) -> Callable[[str, nn.Module], float]:
     """The wish for each convolution: its alpha_out, by name and module."""
 
     def alpha_of(name: str, conv: nn.Module) -> float:
-        if name in stages.pooled or stages.of(name) in dense or (keep_dense is not None and keep_dense(name, conv)):
+        if (
+            name in stages.pooled | kept
+            or stages.of(name) in dense
+            or (keep_dense is not None and keep_dense(name, conv))
+        ):
             return 0
         return _longest(alpha, name) if isinstance(alpha, Mapping) else alpha
 

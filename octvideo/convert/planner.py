@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from pytorchvideo.layers.nonlocal_net import NonLocal
 from torch import fx, nn
 
-from octvideo.convert.stages import conv_of, function_of
+from octvideo.convert.stages import asks_shape, conv_of, function_of
 from octvideo.layers import Segments, even_segments, low_channels, octave_factors, pair_layer
 from octvideo.layers.channels import LOW, count
-from octvideo.layers.conv import dense_kind, why_not_octave
-from octvideo.layers.dispatch import BINARY, CAT, ELEMENTWISE, cat_dim
+from octvideo.layers.conv import dense_kind, octave_error
+from octvideo.layers.dispatch import BINARY, CAT, ELEMENTWISE, GLOBAL_POOL, MEAN, cat_dim
 from octvideo.layers.functional import is_depthwise
 from octvideo.layers.pool import ADAPTIVE_POOLS
 
@@ -47,9 +47,34 @@ class Value(NamedTuple):
         """Number of low channels; 0 for a dense map."""
         return count(self.segments, LOW)
 
+    @property
+    def known(self) -> bool:
+        """False where a dense map of unknown size is among those side by side."""
+        return all(high >= 0 for high, _ in self.segments)
+
+    def resolved(self, channels: int) -> Value:
+        """The value with its one unknown number of channels, if there is one, from the number of all."""
+        rest = channels - sum(high + low for high, low in self.segments if high >= 0)
+        if sum(high < 0 for high, _ in self.segments) != 1:
+            return self
+        return self._replace(segments=tuple((rest, 0) if high < 0 else (high, low) for high, low in self.segments))
+
 
 DENSE = Value(((-1, 0),))
 """A dense map of an unknown number of channels."""
+
+
+class ConflictError(Exception):
+    """A convolution that must be dense after all.
+
+    Args:
+        conv: its name.
+        ordinary: True where it must not even read pairs, since it is used on other maps as well.
+    """
+
+    def __init__(self, conv: str, ordinary: bool = False) -> None:
+        super().__init__(conv)
+        self.conv, self.ordinary = conv, ordinary
 
 
 class Planner:
@@ -58,6 +83,7 @@ class Planner:
     Args:
         model, octave, down_sampling, exchange: as in `plan_octaves`.
         alpha_of: alpha_out that is wished for a convolution, by its name and module.
+        ordinary: convolutions that read and write dense maps only.
     """
 
     def __init__(
@@ -65,34 +91,39 @@ class Planner:
         model: nn.Module,
         octave: str,
         alpha_of: Callable[[str, nn.Module], float],
+        ordinary: set[str],
         down_sampling: str,
         exchange: str,
     ) -> None:
-        self.model, self.octave, self.alpha_of = model, octave, alpha_of
+        self.model, self.octave, self.alpha_of, self.ordinary = model, octave, alpha_of, ordinary
         self.down_sampling, self.exchange = down_sampling, exchange
-        self.convs: dict[str, ConvPlan] = {}
-        self.pair_layers: list[str] = []
-        self.merges: list[str] = []
+        self.convs: dict[str, ConvPlan | None] = {}  # None: an ordinary convolution
+        self.pair_layers: dict[str, None] = {}
+        self.merges: dict[str, None] = {}
+        self.merging_functions: list[str] = []
+        self.merges_output = False
         self.values: dict[fx.Node, Value] = {}
         self.layouts: dict[str, int] = {}
 
-    def run(self, graph: fx.Graph) -> str | None:
-        """Fill the plan; return a convolution that must be dense, since its pair meets one that is split otherwise."""
+    def run(self, graph: fx.Graph) -> None:
+        """Fill the plan.
+
+        Raises:
+            ConflictError: when a pair meets one that is split otherwise, or a convolution is used on maps of two kinds.
+        """
         self.layouts = _group_layouts(graph, self.model)
         for node in graph.nodes:
-            if node.op == "output":
-                continue
             inputs = [self.values.get(n, DENSE) for n in node.all_input_nodes]
             if node.op == "call_module":
                 value = self._module(str(node.target), self.model.get_submodule(str(node.target)), inputs)
+            elif node.op == "output":
+                self.merges_output = any(v.low for v in inputs)
+                value = DENSE
             elif any(v.low for v in inputs):
-                if self._differ(node, inputs):
-                    return self._conv_before(node)
                 value = self._function(node, inputs)
             else:
                 value = DENSE
             self.values[node] = value
-        return None
 
     def _module(self, name: str, module: nn.Module, inputs: list[Value]) -> Value:
         value = inputs[0] if inputs else DENSE
@@ -103,26 +134,24 @@ class Planner:
         if isinstance(module, NonLocal):
             return self._nonlocal(name, module, value)
         if pair_layer(module) is not None:
-            self._add_layer(name)
+            self.pair_layers[name] = None
             return value
         if not isinstance(module, ADAPTIVE_POOLS):  # each part gives its own means
-            self._add_merge(name)
+            self.merges[name] = None
         return DENSE
 
     def _conv(self, name: str, conv: Any, value: Value) -> Value:
+        value = value.resolved(conv.in_channels)
         out = self._out_value(name, conv, value)
-        if not value.low and not out.low:
-            return out
-        if value.low and not self._takes(conv, value, out):
-            self._add_merge(name)
-            return Value(((conv.out_channels, 0),))
-        plan = ConvPlan(
-            value.alpha, out.alpha, value.low, out.segments, self.down_sampling, self._exchange(conv, value, out)
-        )
+        plan = None
+        if value.low and not self._takes(name, conv, value, out):
+            self.merges[name] = None
+            out = Value(((conv.out_channels, 0),))
+        elif value.low or out.low:
+            exchange = self._exchange(conv, value, out)
+            plan = ConvPlan(value.alpha, out.alpha, value.low, out.segments, self.down_sampling, exchange)
         if self.convs.setdefault(name, plan) != plan:
-            raise ValueError(
-                f"convolution {name!r} is used twice, once on a pair and once on another map: copy it first"
-            )
+            raise ConflictError(name, ordinary=True)
         return out
 
     def _exchange(self, conv: Any, value: Value, out: Value) -> str:
@@ -133,12 +162,14 @@ class Planner:
     def _out_value(self, name: str, conv: Any, value: Value) -> Value:
         """The pair that a convolution writes, or a dense map where it writes none."""
         dense = Value(((conv.out_channels, 0),))
-        alpha = self.alpha_of(name, conv)
-        if not alpha or why_not_octave(conv, octave_factors(self.octave, len(conv.kernel_size))):
+        alpha = 0 if name in self.ordinary else self.alpha_of(name, conv)
+        if not alpha or octave_error(conv, octave_factors(self.octave, len(conv.kernel_size))):
             return dense
         if is_depthwise(conv.weight, conv.groups):
+            if not value.low or not value.known:
+                return dense
             each = conv.out_channels // conv.in_channels
-            return Value(tuple((h * each, n * each) for h, n in value.segments), value.alpha) if value.low else dense
+            return Value(tuple((h * each, n * each) for h, n in value.segments), value.alpha)
         low = low_channels(conv.out_channels, alpha)
         if conv.groups > 1:
             whole = value.low and len(value.segments) == conv.groups
@@ -146,9 +177,9 @@ class Planner:
         layout = _layout(conv.out_channels, low, self.layouts.get(name, 1))
         return Value(layout, alpha) if low else dense
 
-    def _takes(self, conv: Any, value: Value, out: Value) -> bool:
+    def _takes(self, name: str, conv: Any, value: Value, out: Value) -> bool:
         """True where a convolution can read this pair and write that output."""
-        if why_not_octave(conv, octave_factors(self.octave, len(conv.kernel_size))):
+        if name in self.ordinary or octave_error(conv, octave_factors(self.octave, len(conv.kernel_size))):
             return False
         if is_depthwise(conv.weight, conv.groups):
             return out.low > 0
@@ -158,18 +189,18 @@ class Planner:
         return grouped and len(out.segments) == conv.groups
 
     def _nonlocal(self, name: str, block: Any, value: Value) -> Value:
-        """A non-local block works on pairs as a whole; where its convolutions are to be dense, on the merged map."""
-        parts = [f"{name}.{part}" for part in ("conv_theta", "conv_phi", "conv_g", "conv_out")]
-        if not all(self.alpha_of(p, self.model.get_submodule(p)) for p in parts) or len(value.segments) > 1:
-            self._add_merge(name)
+        """A non-local block keeps a pair, all of its convolutions octave ones; else it gets the merged map."""
+        outs = {
+            part: self._out_value(f"{name}.{part}", getattr(block, part), value)
+            for part in ("conv_theta", "conv_phi", "conv_g", "conv_out")
+        }
+        if not all(out.low for out in outs.values()) or outs["conv_out"].segments != value.segments:
+            self.merges[name] = None
             return DENSE
-        theta, phi, g, out = parts
-        inner = self._conv(theta, block.conv_theta, value)
-        self._conv(phi, block.conv_phi, value)
-        self._conv(g, block.conv_g, value)
-        self._conv(out, block.conv_out, inner)
-        self.pair_layers += [f"{name}.{part}" for part in ("pool", "norm") if getattr(block, part) is not None]
-        self._add_layer(name)
+        for part in outs:
+            self._conv(f"{name}.{part}", getattr(block, part), outs["conv_theta"] if part == "conv_out" else value)
+        inner = [f"{name}.{part}" for part in ("pool", "norm") if getattr(block, part) is not None]
+        self.pair_layers.update(dict.fromkeys([*inner, name]))
         return value
 
     def _function(self, node: fx.Node, inputs: list[Value]) -> Value:
@@ -178,33 +209,25 @@ class Planner:
         if function in ELEMENTWISE and len(inputs) == 1:
             return inputs[0]
         if function in BINARY and len(node.args) == 2 and not node.kwargs:
+            if len({v.segments for v in pairs}) > 1:
+                raise ConflictError(self._conv_before(node))
             return pairs[0]
         if function in CAT and cat_dim(node.args, node.kwargs) == 1:
             return Value(tuple(s for v in inputs for s in v.segments), pairs[0].alpha)
-        self._add_merge(node.name)
+        if function not in GLOBAL_POOL and function not in MEAN and not asks_shape(node):
+            self.merging_functions.append(node.name)
         return DENSE
-
-    def _differ(self, node: fx.Node, inputs: list[Value]) -> bool:
-        pairs = {v.segments for v in inputs if v.low}
-        return function_of(node) in BINARY and len(pairs) > 1
 
     def _conv_before(self, node: fx.Node) -> str:
         """The nearest octave convolution upstream."""
         queue = list(node.all_input_nodes)
         for upstream in queue:
             name = str(upstream.target)
-            if upstream.op == "call_module" and name in self.convs and self.convs[name].alpha_out:
+            conv = self.convs.get(name) if upstream.op == "call_module" else None
+            if conv is not None and conv.alpha_out:
                 return name
             queue += upstream.all_input_nodes
         raise ValueError(f"no octave convolution feeds {node.target}")  # pragma: no cover - pairs come from one
-
-    def _add_layer(self, name: str) -> None:
-        if name not in self.pair_layers:
-            self.pair_layers.append(name)
-
-    def _add_merge(self, name: str) -> None:
-        if name not in self.merges:
-            self.merges.append(name)
 
 
 def _layout(channels: int, low: int, groups: int) -> Segments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from octvideo.layers import pair_layer
-from octvideo.layers.conv import dense_kind, why_not_octave
+from octvideo.layers.conv import dense_kind, octave_error
 from octvideo.layers.dispatch import ELEMENTWISE, GLOBAL_POOL, MEAN
 from octvideo.layers.pool import ADAPTIVE_POOLS, POOLS, pools_by_stride
 
@@ -19,7 +20,8 @@ class Stages:
     """A network's stages.
 
     Attributes:
-        names: sub-modules that hold convolutions, in order of use: the coarsest division into at least three.
+        names: sub-modules that hold convolutions, in order of use: the coarsest division into three or more of which
+            none holds more than half of all convolutions.
         pooled: names of the convolutions on a globally pooled map.
     """
 
@@ -36,11 +38,22 @@ def find_stages(graph: fx.Graph, model: nn.Module) -> Stages:
     convs = [n for n in graph.nodes if conv_of(n, model) is not None]
     pooled = {str(n.target) for n in convs if _is_pooled(n.all_input_nodes, model)}
     names = list(dict.fromkeys(str(n.target) for n in convs if str(n.target) not in pooled))
-    depth, stages = 0, [""]
-    while len(stages) < 3 and depth < max((n.count(".") + 1 for n in names), default=0):
-        depth += 1
-        stages = list(dict.fromkeys(".".join(n.split(".")[:depth]) for n in names))
-    return Stages(stages if names else [], pooled)
+    return Stages(_divided(names), pooled)
+
+
+def _divided(names: Sequence[str]) -> list[str]:
+    """The coarsest division into three stages or more of which none holds more than half of the convolutions."""
+    depths = dict.fromkeys(names, 1)
+    while True:
+        stages = [".".join(n.split(".")[: depths[n]]) for n in names]
+        counts = Counter(stages)
+        few = len(counts) < 3
+        deeper = [
+            n for n, stage in zip(names, stages, strict=True) if stage != n and (few or counts[stage] > len(names) / 2)
+        ]
+        if not deeper:
+            return list(counts)
+        depths.update({n: depths[n] + 1 for n in deeper})
 
 
 def conv_of(node: fx.Node, model: nn.Module) -> Any:
@@ -54,6 +67,12 @@ def conv_of(node: fx.Node, model: nn.Module) -> Any:
 def function_of(node: fx.Node) -> Any:
     """The function that a node calls; a method's is the one of `torch.Tensor`."""
     return getattr(Tensor, str(node.target), None) if node.op == "call_method" else node.target
+
+
+def asks_shape(node: fx.Node) -> bool:
+    """True for a node that reads a map's shape or type, and none of its elements."""
+    names = ("shape", "size", "dim", "ndim", "numel", "dtype", "device")
+    return node.target in names or (function_of(node) is getattr and node.args[1] in names)
 
 
 def _is_pooled(inputs: Sequence[fx.Node], model: nn.Module) -> bool:
@@ -91,7 +110,7 @@ def why_nothing(model: nn.Module, stages: Stages, dense: set[str], factors_of: C
         )
     for name, conv in model.named_modules():
         if dense_kind(conv) is not None and stages.of(name) not in dense:
-            reason = why_not_octave(conv, factors_of(conv))
+            reason = octave_error(conv, factors_of(conv))
             if reason:
                 return f"convolution {name!r} cannot write an octave map, since {reason}"
     return (

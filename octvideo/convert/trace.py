@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from octvideo.layers import pair_layer
+from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, OctPair, dense_layer, pair_layer
 from octvideo.layers.conv import dense_kind
 
 
@@ -44,8 +44,10 @@ def trace(model: nn.Module, example: Any = None) -> fx.Graph:
 
 def is_layer(module: nn.Module) -> bool:
     """True for a module that the graph shows as one node."""
-    if dense_kind(module) is not None or pair_layer(module) is not None:
+    if dense_kind(module) is not None or pair_layer(module) is not None or dense_layer(module) is not None:
         return not isinstance(module, nn.Identity)
+    if isinstance(module, OctConv1d | OctConv2d | OctConv3d):
+        return True
     return type(module).__module__.startswith("torch.nn") and not isinstance(module, _CONTAINERS)
 
 
@@ -80,7 +82,7 @@ def _record(model: nn.Module, example: Any, opaque: frozenset[str]) -> _Recorder
     for name, module in model.named_modules():
         layer = is_layer(module) or name in opaque
         hooks.append(module.register_forward_pre_hook(recorder.enter(name, layer)))
-        hooks.append(module.register_forward_hook(recorder.leave(name, layer)))
+        hooks.append(module.register_forward_hook(recorder.leave(name, layer), with_kwargs=True))
     flags = [(module, module.training) for module in model.modules()]
     args = example if isinstance(example, tuple) else (example,)
     for tensor in tree_leaves(args):
@@ -88,7 +90,8 @@ def _record(model: nn.Module, example: Any, opaque: frozenset[str]) -> _Recorder
     try:
         with torch.no_grad(), recorder, _custom_functions(recorder.custom):
             # Networks of several pathways write into the list that they are given.
-            model.eval()(*(list(a) if isinstance(a, list) else a for a in args))
+            out = model.eval()(*(list(a) if isinstance(a, list) else a for a in args))
+        recorder.graph.output(recorder._nodes(tree_leaves(out)))
     finally:
         for hook in hooks:
             hook.remove()
@@ -134,20 +137,25 @@ class _Recorder(TorchFunctionMode):
 
         return hook
 
-    def leave(self, name: str, layer: bool) -> Callable[[nn.Module, Any, Any], None]:
+    def leave(self, name: str, layer: bool) -> Callable[[nn.Module, Any, Any, Any], None]:
         """The hook after a module."""
 
-        def hook(module: nn.Module, args: Any, out: Any) -> None:
+        def hook(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
             self.inside.pop()
             self.depth -= layer
             if layer and not self.depth:
-                self._store(out, lambda: self.graph.call_module(name, self._nodes(args)))
+                self._store(out, lambda: self.graph.call_module(name, self._nodes(args), self._nodes(kwargs)))
 
         return hook
 
     def _nodes(self, arguments: Any) -> Any:
-        """Arguments with nodes in place of known tensors, None in place of others."""
-        return tree_map(lambda x: self.values.get(id(x)) if isinstance(x, Tensor) else x, arguments)
+        """Arguments with nodes in place of known tensors and pairs, None in place of others."""
+        return tree_map(self._node, arguments, is_leaf=lambda x: isinstance(x, OctPair))
+
+    def _node(self, x: Any) -> Any:
+        if isinstance(x, OctPair):  # both parts come from one layer, or from one function per part
+            return [self.values.get(id(part)) for part in x.parts]
+        return self.values.get(id(x)) if isinstance(x, Tensor) else x
 
     def _store(self, out: Any, make_node: Callable[[], fx.Node]) -> None:
         tensors = [x for x in tree_leaves(out) if isinstance(x, Tensor)]

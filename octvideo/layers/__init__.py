@@ -3,7 +3,7 @@
 from octvideo.layers.channels import Segments, even_segments
 from octvideo.layers.conv import OctConv1d, OctConv2d, OctConv3d, dense_from_octave, octave_from_dense
 from octvideo.layers.functional import Geometry, octave_conv
-from octvideo.layers.modules import MergeInputs, PairDropPath, Pairwise
+from octvideo.layers.modules import MergeInputs, MergeOutputs, PairDropPath, Pairwise
 from octvideo.layers.nonlocal_block import OctNonLocal
 from octvideo.layers.norm import (
     OctBatchNorm1d,
@@ -23,6 +23,7 @@ from octvideo.layers.transpose import OctConvTranspose1d, OctConvTranspose2d, Oc
 __all__ = [
     "Geometry",
     "MergeInputs",
+    "MergeOutputs",
     "OctBatchNorm1d",
     "OctBatchNorm2d",
     "OctBatchNorm3d",

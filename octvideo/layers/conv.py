@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from octvideo.layers.channels import HIGH, LOW, Segments, count, even_segments
 from octvideo.layers.functional import DOWN_SAMPLINGS, EXCHANGES, Geometry, is_depthwise, octave_conv
-from octvideo.layers.norm import with_class
+from octvideo.layers.lowering import conv3d
 from octvideo.layers.pair import OctPair, check_pair, empty_low
+from octvideo.layers.replace import with_class
 from octvideo.layers.resize import check_alpha, low_channels, octave_factors
 
 
@@ -36,9 +38,17 @@ class _OctaveConv:
         set_octave(self, alpha_in, alpha_out, octave, in_low, out_segments)
         set_paths(self, down_sampling, exchange)
 
+    @property
+    def geometry(self) -> Geometry:
+        """How the convolution moves, from its own attributes."""
+        conv: Any = self
+        return Geometry(conv.stride, padding_of(conv), conv.dilation, conv.groups, conv.padding_mode)
+
     def forward(self, input: OctPair | Tensor) -> OctPair | Tensor:
-        if isinstance(input, Tensor) and is_dense(self):
-            return super().forward(input)  # type: ignore[misc]
+        if isinstance(input, Tensor):
+            check_takes_tensor(self)
+            if not self.alpha_out:  # type: ignore[attr-defined]
+                return super().forward(input)  # type: ignore[misc]
         return convolve(self, input)
 
     def extra_repr(self) -> str:
@@ -90,15 +100,33 @@ class OctConv3d(_OctaveConv, nn.Conv3d):  # type: ignore[misc]
         (torch.Size([1, 12, 4, 9, 9]), torch.Size([1, 4, 4, 5, 5]))
     """
 
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.padding_mode != "zeros" or isinstance(self.padding, str) or input.dim() != 5:
+            return super()._conv_forward(input, weight, bias)
+        return conv3d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
 
 OctConv = OctConv1d | OctConv2d | OctConv3d
 _OCTAVE_OF: dict[type[Any], type[OctConv]] = {nn.Conv1d: OctConv1d, nn.Conv2d: OctConv2d, nn.Conv3d: OctConv3d}
 
 
+_OCTAVE_ATTRIBUTES = (
+    "alpha_in", "alpha_out", "octave", "factors", "in_low", "in_high", "out_segments", "down_sampling", "exchange",
+    "dense_class",
+)  # fmt: skip
+
+
 def dense_kind(module: nn.Module) -> type[nn.Module] | None:
-    """`nn.Conv1d`, `2d` or `3d` where a module is that convolution (a sub-class that computes the same, too)."""
+    """`nn.Conv1d`, `2d` or `3d` where a module is that convolution: it or a sub-class that computes the same.
+
+    One whose weight is computed from other parameters (`torch.nn.utils.parametrizations`) is none.
+    """
+    if hasattr(module, "parametrizations") or "forward" in vars(module) or isinstance(module, LazyModuleMixin):
+        return None
     for kind in _OCTAVE_OF:
-        if isinstance(module, kind) and type(module).forward is kind.forward:
+        if isinstance(module, kind) and all(
+            getattr(type(module), name) is getattr(kind, name) for name in ("forward", "_conv_forward")
+        ):
             return kind
     return None
 
@@ -137,7 +165,10 @@ def octave_from_dense(
 def dense_from_octave(conv: OctConv) -> nn.Module:
     """Return the dense convolution that shares an octave one's weight and bias, of the class that it was made of."""
     kind = next(dense for dense, octave in _OCTAVE_OF.items() if isinstance(conv, octave))
-    return with_class(conv, getattr(conv, "dense_class", kind))
+    new = with_class(conv, getattr(conv, "dense_class", kind))
+    for name in _OCTAVE_ATTRIBUTES:
+        new.__dict__.pop(name, None)
+    return new
 
 
 def set_octave(
@@ -149,10 +180,12 @@ def set_octave(
     conv.alpha_in, conv.alpha_out, conv.octave = alpha_in, alpha_out, octave
     conv.factors = octave_factors(octave, len(conv.kernel_size))
     conv.in_low = low_channels(conv.in_channels, alpha_in) if in_low is None else in_low
+    if not 0 <= conv.in_low <= conv.in_channels:
+        raise ValueError(f"in_low must be from 0 to the {conv.in_channels} input channels; got {in_low}")
     conv.in_high = conv.in_channels - conv.in_low
     out_low = low_channels(conv.out_channels, alpha_out)
     conv.out_segments = out_segments or ((conv.out_channels - out_low, out_low),)
-    if sum(map(sum, conv.out_segments)) != conv.out_channels:
+    if sum(map(sum, conv.out_segments)) != conv.out_channels or min(map(min, conv.out_segments)) < 0:
         raise ValueError(f"out_segments {conv.out_segments} do not add up to {conv.out_channels} output channels")
 
 
@@ -166,9 +199,8 @@ def set_paths(conv: Any, down_sampling: str, exchange: str) -> None:
         if given not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}; got {given!r}")
     conv.down_sampling, conv.exchange = down_sampling, exchange
-    conv.geometry = Geometry(conv.stride, padding_of(conv), conv.dilation, conv.groups, conv.padding_mode)
     if conv.alpha_in or conv.alpha_out:
-        reason = why_not_octave(conv, conv.factors) or _why_not_grouped(conv) or _why_not_reached(conv)
+        reason = octave_error(conv, conv.factors) or group_error(conv) or _reach_error(conv)
         if reason:
             alphas = f"alpha_in {conv.alpha_in} and alpha_out {conv.alpha_out}"
             raise ValueError(f"{type(conv).__name__} with {alphas}: {reason}")
@@ -184,7 +216,7 @@ def padding_of(conv: Any) -> tuple[tuple[int, int], ...]:
     return tuple((p, p) for p in conv.padding)
 
 
-def why_not_octave(conv: Any, factors: Sequence[int]) -> str | None:
+def octave_error(conv: Any, factors: Sequence[int]) -> str | None:
     """Say why a convolution cannot run on pairs, or return None where it can."""
     for name, factor, stride in zip("THW"[-len(factors) :], factors, conv.stride, strict=True):
         if factor > 1 and stride > 1 and stride % 2:
@@ -192,7 +224,8 @@ def why_not_octave(conv: Any, factors: Sequence[int]) -> str | None:
     return None
 
 
-def _why_not_grouped(conv: Any) -> str | None:
+def group_error(conv: Any) -> str | None:
+    """Say why a convolution's groups do not fit its parts, or return None where they do."""
     out_low = count(conv.out_segments, LOW)
     if is_depthwise(conv.weight, conv.groups):
         out_high = count(conv.out_segments, HIGH)
@@ -207,7 +240,7 @@ def _why_not_grouped(conv: Any) -> str | None:
     return None
 
 
-def _why_not_reached(conv: Any) -> str | None:
+def _reach_error(conv: Any) -> str | None:
     """A part of the output must be reached by some path."""
     out = {"high": count(conv.out_segments, HIGH), "low": count(conv.out_segments, LOW)}
     if out["low"] and not conv.in_low and conv.exchange not in ("both", "high_to_low"):
@@ -217,20 +250,22 @@ def _why_not_reached(conv: Any) -> str | None:
     return None
 
 
-def is_dense(conv: Any) -> bool:
-    """True where a tensor gets the ordinary convolution; raises a ValueError where the module needs a pair."""
+def check_takes_tensor(conv: Any) -> None:
+    """Raise a ValueError where the module needs a pair, not a tensor."""
     if conv.in_low:
         raise ValueError(
             f"{type(conv).__name__} with alpha_in {conv.alpha_in} needs an octave pair of {conv.in_high} high and "
             f"{conv.in_low} low channels; got a tensor: octvideo.layers.split makes a pair of it"
         )
-    return not conv.alpha_out
 
 
 def convolve(conv: Any, x: OctPair | Tensor) -> OctPair | Tensor:
     """Check the input against the module and run `octave_conv`."""
     if isinstance(x, OctPair):
         check_pair(x, conv.in_high, conv.in_low, conv.factors)
+    elif x.dim() != len(conv.factors) + 2 or x.shape[1] != conv.in_channels:
+        axes = ", ".join("THW"[-len(conv.factors) :])
+        raise ValueError(f"the input must be (N, {conv.in_channels}, {axes}); got {tuple(x.shape)}")
     out = octave_conv(
         x,
         conv.weight,
@@ -248,6 +283,7 @@ def convolve(conv: Any, x: OctPair | Tensor) -> OctPair | Tensor:
 def describe_octave(conv: Any) -> str:
     """The octave arguments as they appear in `print(model)`."""
     text = f"alpha_in={conv.alpha_in:g}, alpha_out={conv.alpha_out:g}, octave={conv.octave}"
-    if conv.down_sampling != "average":
-        text += f", down_sampling={conv.down_sampling}"
-    return text if conv.exchange == "both" else f"{text}, exchange={conv.exchange}"
+    for name, usual in (("down_sampling", "average"), ("exchange", "both")):
+        if getattr(conv, name, usual) != usual:
+            text += f", {name}={getattr(conv, name)}"
+    return text

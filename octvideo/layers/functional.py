@@ -60,13 +60,15 @@ def octave_conv(
 
     The output has the dense convolution's size. Where its kernel and padding do not keep the size at stride 1, the low
     part is padded so that it stays an octave below the high one, its elements over the same places to half of one: by
-    zeros, or by its own border where the dense convolution pads nothing.
+    zeros, or by its own border on an axis where the dense convolution pads nothing. Padding by reflection needs a low
+    part that is larger than the padding.
 
     Args:
         x: pair or tensor.
         weight: (C_out, C_in / groups, *kernel).
         bias: (C_out) or None; it is added once to each output.
-        out_segments: which output channels are high and which low; no low ones returns a tensor.
+        out_segments: which output channels are high and which low; no low ones returns a tensor. A depthwise
+            convolution keeps its input's.
         geometry: stride, padding, dilation, groups, padding mode.
         factors: how many times smaller the low part is, per axis.
         down_sampling: one of `DOWN_SAMPLINGS`.
@@ -76,6 +78,9 @@ def octave_conv(
         high as the dense convolution's output, and low an octave smaller on the axes where factors is 2.
     """
     pair = x if isinstance(x, OctPair) else empty_low(x, factors)
+    if is_depthwise(weight, geometry.groups):  # the channels stay where they are
+        each = weight.shape[0] // geometry.groups
+        out_segments = tuple((high * each, low * each) for high, low in pair.segments)
     conv = _Convolution(pair, weight, bias, out_segments, geometry, tuple(factors), down_sampling, exchange)
     high, low = conv.output(HIGH), conv.output(LOW)
     if low is None:
@@ -188,13 +193,18 @@ class _Convolution:
     def pad(self, x: Tensor, pads: list[tuple[int, int]]) -> tuple[Tensor, tuple[int, ...]]:
         """Pad outside of the convolution where that cannot do it; return what is left for it to do."""
         mode = self.geometry.padding_mode
-        if mode == "zeros" and not any(before + after for before, after in self.geometry.padding):
-            mode = "replicate"  # the dense convolution sees no zeros
-        if all(before == after for before, after in pads) and (mode == "zeros" or not any(map(any, pads))):
-            return x, tuple(before for before, _ in pads)
-        mode = "constant" if mode == "zeros" else mode
-        flat = [p for both in reversed(pads) for p in both]
-        return F.pad(x, flat, mode=mode), (0,) * len(pads)
+        if mode == "zeros":  # where the dense convolution pads nothing it sees no zeros
+            bare = [not any(padding) for padding in self.geometry.padding]
+            x = _pad(x, [p if b else (0, 0) for p, b in zip(pads, bare, strict=True)], "replicate")
+            pads = [(0, 0) if b else p for p, b in zip(pads, bare, strict=True)]
+            if all(before == after for before, after in pads):
+                return x, tuple(before for before, _ in pads)
+        return _pad(x, pads, "constant" if mode == "zeros" else mode), (0,) * len(pads)
+
+
+def _pad(x: Tensor, pads: Sequence[tuple[int, int]], mode: str) -> Tensor:
+    flat = [p for both in reversed(pads) for p in both]
+    return F.pad(x, flat, mode=mode) if any(flat) else x
 
 
 def ceil_div(a: int, b: int) -> int:

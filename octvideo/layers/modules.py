@@ -7,6 +7,7 @@ from typing import Any
 from pytorchvideo.layers.drop_path import DropPath
 from pytorchvideo.layers.swish import Swish
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from torchvision.ops import StochasticDepth
 
 from octvideo.layers.pair import OctPair, merge
@@ -60,8 +61,22 @@ class PairDropPath(nn.Module):
         return x * self.layer(ones)  # (N, 1, 1, ...): 0 or 1 / (share kept)
 
 
+class MergeOutputs:
+    """A forward hook: a network whose outputs would be pairs gives dense maps."""
+
+    def __call__(self, module: nn.Module, args: Any, out: Any) -> Any:
+        return tree_map(lambda x: merge(x) if isinstance(x, OctPair) else x, out, is_leaf=_is_pair)
+
+
+def _is_pair(x: Any) -> bool:
+    return isinstance(x, OctPair)
+
+
 class MergeInputs:
     """A forward pre-hook: a module that cannot take pairs gets the merged, dense map."""
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(merge(a) if isinstance(a, OctPair) else a for a in args)
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any = None) -> Any:
+        merged = tuple(merge(a) if isinstance(a, OctPair) else a for a in args)
+        if kwargs is None:
+            return merged
+        return merged, {k: merge(v) if isinstance(v, OctPair) else v for k, v in kwargs.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from octvideo.layers.channels import HIGH, join, put, take
 from octvideo.layers.pair import OctPair, channels_of
+from octvideo.layers.replace import replace_modules, with_class
 from octvideo.layers.resize import avg_pool, upsample
 
 
@@ -93,17 +93,20 @@ class OctSyncBatchNorm(_PairBatchNorm):
         axes = [0, *range(2, x.dim())]
         if not x.shape[1]:
             return x
-        exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        exact = x.to(_at_least_float32(x))
         sums = _SumOverProcesses.apply(
             torch.cat([exact.sum(axes), exact.new_tensor([x.numel() / x.shape[1]])]), self.process_group
         )
         count = sums[-1].detach()
+        if count <= 1:
+            raise ValueError(f"batch norm in training needs more than 1 value per channel; got {tuple(x.shape)}")
         mean = sums[:-1] / count
         deviation = exact - _per_channel(mean, x)
         var = _SumOverProcesses.apply(deviation.square().sum(axes), self.process_group) / count
         if self.running_mean is not None and self.running_var is not None:
             for running, batch in ((self.running_mean, mean), (self.running_var, var * count / (count - 1))):
-                put(running, segments, part, torch.lerp(take(running, segments, part), batch.detach(), momentum))
+                now = take(running, segments, part)
+                put(running, segments, part, torch.lerp(now, batch.detach().to(now.dtype), momentum))
         out = deviation * _per_channel((var + self.eps).rsqrt(), x)
         if self.affine:
             out = out * _per_channel(take(self.weight, segments, part), x)
@@ -139,7 +142,8 @@ class OctGroupNorm(nn.GroupNorm):
         if isinstance(input, Tensor):
             return super().forward(input)
         _check_channels(self, self.num_channels, input)
-        moments = [torch.var_mean(part.flatten(2), dim=2, correction=0) for part in input]  # each (N, C_part)
+        exact = [part.to(_at_least_float32(part)).flatten(2) for part in input.parts]
+        moments = [torch.var_mean(part, dim=2, correction=0) for part in exact]  # each (N, C_part)
         var, mean = (join(a, b, input.segments).unflatten(1, (self.num_groups, -1)) for a, b in zip(*moments))  # noqa: B905
         group_mean = mean.mean(2, keepdim=True)
         group_var = (var + (mean - group_mean).square()).mean(2, keepdim=True)
@@ -147,7 +151,8 @@ class OctGroupNorm(nn.GroupNorm):
         shift = -group_mean.expand_as(mean).flatten(1) * gain
         if self.affine:
             gain, shift = gain * self.weight, shift * self.weight + self.bias
-        return input * _per_channel(gain, input.high) + _per_channel(shift, input.high)
+        out = input * _per_channel(gain, input.high) + _per_channel(shift, input.high)
+        return out.map(lambda part: part.to(input.high.dtype))
 
 
 class OctLayerNorm(nn.LayerNorm):
@@ -162,15 +167,17 @@ class OctLayerNorm(nn.LayerNorm):
         if isinstance(input, Tensor):
             return super().forward(input.movedim(1, -1)).movedim(-1, 1)
         _check_channels(self, channels, input)
-        high, low = input
+        high, low = (part.to(_at_least_float32(part)) for part in input.parts)
         mean = [m / channels for m in _exchange_sums(high.sum(1, keepdim=True), low.sum(1, keepdim=True))]
-        centred = [part - m for part, m in zip(input, mean, strict=True)]
+        centred = [part - m for part, m in zip((high, low), mean, strict=True)]
         squares = _exchange_sums(*(c.square().sum(1, keepdim=True) for c in centred))
         high, low = (c * (s / channels + self.eps).rsqrt() for c, s in zip(centred, squares, strict=True))
         out = OctPair(high, low, input.segments)
         if self.weight is not None:
             out = out * _per_channel(self.weight[None], input.high)
-        return out if self.bias is None else out + _per_channel(self.bias[None], input.high)
+        if self.bias is not None:
+            out = out + _per_channel(self.bias[None], input.high)
+        return out.map(lambda part: part.to(input.high.dtype))
 
 
 def convert_sync_batchnorm(module: nn.Module, process_group: Any = None) -> nn.Module:
@@ -180,26 +187,26 @@ def convert_sync_batchnorm(module: nn.Module, process_group: Any = None) -> nn.M
         module: a network, octave or dense.
         process_group: the processes that share statistics; None for all.
     """
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        new = with_class(module, OctSyncBatchNorm)
+
+    def synchronised(norm: nn.Module) -> nn.Module | None:
+        if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            return None
+        new = with_class(norm, OctSyncBatchNorm)
         new.process_group = process_group
         return new
-    for name, child in module.named_children():
-        setattr(module, name, convert_sync_batchnorm(child, process_group))
-    return module
 
-
-def with_class(layer: nn.Module, kind: type[nn.Module]) -> nn.Module:
-    """A layer of another class around the same parameters, buffers and children."""
-    new = kind.__new__(kind)
-    new.__dict__.update({k: copy.copy(v) if isinstance(v, dict) else v for k, v in layer.__dict__.items()})
-    return new
+    return replace_modules(module, synchronised)
 
 
 def _exchange_sums(high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
     """Sums over all channels at the positions of each part, from the sums over that part's channels (N, 1, ...)."""
     factors = [1 if h == n else 2 for h, n in zip(high.shape[2:], low.shape[2:], strict=True)]
     return high + upsample(low, high.shape[2:]), low + avg_pool(high, factors)
+
+
+def _at_least_float32(x: Tensor) -> torch.dtype:
+    """The type in which statistics are computed."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:

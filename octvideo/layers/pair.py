@@ -18,8 +18,9 @@ class OctPair:
     """A feature map in two parts, the second an octave smaller (Chen et al. 2019, section 3.1).
 
     It stands for a dense map of C channels. Arithmetic, activations and dropout act on both parts; `torch.cat` along
-    the channels joins part to part; global pooling gives a tensor. Every other torch function, method or attribute
-    sees the dense map, `merge(pair)`.
+    the channels joins part to part; global pooling gives a tensor. Every other torch function, operator, method or
+    attribute sees the dense map, `merge(pair)`, as do iteration and indexing, which give copies. What can be told from
+    a tensor: `isinstance(pair, Tensor)` is False, and a custom `torch.autograd.Function` must be given `merge(pair)`.
 
     Args:
         high: the high channels at full size.
@@ -31,8 +32,8 @@ class OctPair:
         factors f of `octave_factors`. A part may have no channels; it still carries its size.
 
     Example:
-        >>> high, low = OctPair(torch.ones(1, 6, 4, 4), torch.ones(1, 2, 2, 2)) * 3
-        >>> high.shape, low.shape
+        >>> pair = OctPair(torch.ones(1, 6, 4, 4), torch.ones(1, 2, 2, 2)) * 3
+        >>> pair.high.shape, pair.low.shape
         (torch.Size([1, 6, 4, 4]), torch.Size([1, 2, 2, 2]))
     """
 
@@ -40,8 +41,12 @@ class OctPair:
         self.high, self.low = high, low
         self.segments = segments or ((high.shape[1], low.shape[1]),)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter((self.high, self.low))
+    @property
+    def parts(self) -> tuple[Tensor, Tensor]:
+        """The high and the low part."""
+        return self.high, self.low
+
+    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         return f"OctPair(high={tuple(self.high.shape)}, low={tuple(self.low.shape)})"
@@ -79,12 +84,39 @@ class OctPair:
     def __neg__(self) -> OctPair:
         return self.map(operator.neg)
 
-    __radd__ = __iadd__ = __add__
-    __rmul__ = __imul__ = __mul__
-    __isub__, __itruediv__ = __sub__, __truediv__
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def assign(self, other: OctPair) -> OctPair:
+        """Take over the parts of another pair, as operations in place do; return this one."""
+        self.high, self.low, self.segments = other.high, other.low, other.segments
+        return self
+
+    def __iadd__(self, other: Any) -> OctPair:
+        return self.assign(self + other)
+
+    def __isub__(self, other: Any) -> OctPair:
+        return self.assign(self - other)
+
+    def __imul__(self, other: Any) -> OctPair:
+        return self.assign(self * other)
+
+    def __itruediv__(self, other: Any) -> OctPair:
+        return self.assign(self / other)
 
     def __getitem__(self, index: Any) -> Tensor:
         return merge(self)[index]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        dense = merge(self).clone()
+        dense[index] = merge(value) if isinstance(value, OctPair) else value
+        self.assign(like(dense, self))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(merge(self))
+
+    def __len__(self) -> int:
+        return self.high.shape[0]
 
     def __getattr__(self, name: str) -> Any:
         from octvideo.layers.dispatch import tensor_attribute  # the tables there need this class
@@ -97,6 +129,31 @@ class OctPair:
 
         return call_on_pairs(func, args, kwargs or {})
 
+
+def _of_the_dense_map(name: str) -> Callable[..., Any]:
+    def operate(self: OctPair, *others: Any) -> Any:
+        return getattr(merge(self), name)(*(merge(o) if isinstance(o, OctPair) else o for o in others))
+
+    return operate
+
+
+for _name in (
+    "abs",
+    "pow",
+    "rpow",
+    "rtruediv",
+    "floordiv",
+    "mod",
+    "matmul",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "invert",
+):
+    setattr(OctPair, f"__{_name}__", _of_the_dense_map(f"__{_name}__"))
 
 pytree.register_pytree_node(
     OctPair,
@@ -162,22 +219,18 @@ def like(x: OctPair | Tensor, reference: OctPair) -> OctPair:
 
 
 def _split_like(x: Tensor, reference: OctPair) -> OctPair:
+    """A tensor as torch's broadcasting would stretch it to the dense map: any size may be 1, leading ones may lack."""
     high, low = reference.high, reference.low
-    per_channel = all(n == 1 for n in x.shape[2:])
-    if x.dim() != high.dim() or x.shape[1] not in (1, high.shape[1] + low.shape[1]):
+    x = x.reshape((1,) * (high.dim() - x.dim()) + tuple(x.shape))
+    fits = all(n in (1, m) for n, m in zip(x.shape[2:], high.shape[2:], strict=False))
+    if x.dim() != high.dim() or x.shape[1] not in (1, channels_of(reference)) or not fits:
         raise ValueError(
             f"a tensor of shape {tuple(x.shape)} cannot join a pair of {high.shape[1]} high and "
             f"{low.shape[1]} low channels of size {tuple(high.shape[2:])}"
         )
-    if not per_channel and x.shape[2:] != high.shape[2:]:
-        raise ValueError(
-            f"a tensor of size {tuple(x.shape[2:])} cannot join a pair whose high part has size {tuple(high.shape[2:])}"
-        )
     for_high, for_low = (x, x) if x.shape[1] == 1 else (take(x, reference.segments, p, 1) for p in (HIGH, LOW))
-    if per_channel:
-        return OctPair(for_high, for_low, reference.segments)
-    factors = [1 if h == n else 2 for h, n in zip(high.shape[2:], low.shape[2:], strict=True)]
-    return OctPair(for_high, avg_pool(for_low, factors), reference.segments)
+    sizes = zip(x.shape[2:], high.shape[2:], low.shape[2:], strict=True)
+    return OctPair(for_high, avg_pool(for_low, [1 if n == 1 or h == m else 2 for n, h, m in sizes]), reference.segments)
 
 
 def concat(maps: Sequence[OctPair | Tensor]) -> OctPair:

@@ -45,8 +45,7 @@ class PairPool(nn.Module):
 
     def _least_size(self, num_axes: int) -> list[int]:
         pool: Any = self.pool
-        kernel, padding = (_per_axis(v, num_axes) for v in (pool.kernel_size, pool.padding))
-        return [k - 2 * p for k, p in zip(kernel, padding, strict=True)]
+        return [k - 2 * p for k, p in zip(_reach(pool, num_axes), _per_axis(pool.padding, num_axes), strict=True)]
 
 
 def pool_pair(
@@ -81,8 +80,15 @@ def pools_by_stride(pool: Any) -> bool:
     """True where the pooled size is n / stride, rounded: only then can the low part follow (and indices cannot)."""
     if getattr(pool, "return_indices", False):
         return False
-    kernel, stride, padding = (_per_axis(v, 3) for v in (pool.kernel_size, pool.stride, pool.padding))
-    return all(k - s <= 2 * p for k, s, p in zip(kernel, stride, padding, strict=False))
+    stride, padding = _per_axis(pool.stride, 3), _per_axis(pool.padding, 3)
+    return all(k - s <= 2 * p for k, s, p in zip(_reach(pool, 3), stride, padding, strict=False))
+
+
+def _reach(pool: Any, num_axes: int) -> list[int]:
+    """Elements from the first to the last of a window."""
+    dilation = _per_axis(getattr(pool, "dilation", 1), num_axes)
+    kernel = _per_axis(pool.kernel_size, num_axes)
+    return [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=False)]
 
 
 def _per_axis(value: int | Sequence[int], num_axes: int) -> list[int]:

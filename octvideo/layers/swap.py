@@ -18,9 +18,9 @@ from octvideo.layers.norm import (
     OctGroupNorm,
     OctLayerNorm,
     OctSyncBatchNorm,
-    with_class,
 )
 from octvideo.layers.pool import POOLS, PairPool, pools_by_stride
+from octvideo.layers.replace import with_class
 
 _SAME_STATE: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: OctBatchNorm1d,

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from octvideo.layers.channels import HIGH, LOW, count, take
-from octvideo.layers.conv import describe_octave, is_dense, set_octave
+from octvideo.layers.conv import check_takes_tensor, describe_octave, group_error, set_octave
 from octvideo.layers.functional import columns, is_depthwise
 from octvideo.layers.pair import OctPair, check_pair, empty_low
 from octvideo.layers.resize import avg_pool, crop, low_size, upsample
@@ -37,13 +37,17 @@ class _OctaveConvTranspose:
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, *args, **kwargs)  # type: ignore[call-arg]
         set_octave(self, alpha_in, alpha_out, octave, None, None)
-        self.down_sampling, self.exchange = "average", "both"
         if alpha_in or alpha_out:
             _check_sizes(self)
+            reason = group_error(self)
+            if reason:
+                raise ValueError(f"{type(self).__name__} with alpha_in {alpha_in} and alpha_out {alpha_out}: {reason}")
 
     def forward(self, input: OctPair | Tensor, output_size: Any = None) -> OctPair | Tensor:
-        if isinstance(input, Tensor) and is_dense(self):
-            return super().forward(input, output_size)  # type: ignore[misc]
+        if isinstance(input, Tensor):
+            check_takes_tensor(self)
+            if not self.alpha_out:  # type: ignore[attr-defined]
+                return super().forward(input, output_size)  # type: ignore[misc]
         if output_size is not None:
             raise ValueError("output_size cannot be given for an octave pair: use output_padding")
         return _convolve_transposed(self, input)
@@ -84,8 +88,8 @@ class OctConvTranspose3d(_OctaveConvTranspose, nn.ConvTranspose3d):  # type: ign
     Example:
         >>> import torch
         >>> up = OctConvTranspose2d(8, 4, 4, 2, 1, alpha_in=0.25, alpha_out=0.5)
-        >>> high, low = up(OctPair(torch.zeros(1, 6, 5, 5), torch.zeros(1, 2, 3, 3)))
-        >>> high.shape, low.shape
+        >>> pair = up(OctPair(torch.zeros(1, 6, 5, 5), torch.zeros(1, 2, 3, 3)))
+        >>> pair.high.shape, pair.low.shape
         (torch.Size([1, 2, 10, 10]), torch.Size([1, 2, 5, 5]))
     """
 

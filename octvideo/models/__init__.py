@@ -23,9 +23,9 @@ from octvideo.models.inflate import inflate
 from octvideo.models.mobilenet import MobileNetV1, mobilenet_v1, mobilenet_v2
 from octvideo.models.non_local import NonLocalStage, c2d_r50_nln, i3d_r50_nln
 from octvideo.models.resnet import c2d_r50, i3d_r50, i3d_r101, slow_r50
-from octvideo.models.resnet18 import mc3_18, r2plus1d_18, r3d_18
 from octvideo.models.slowfast import SlowFast, slowfast_r50_4x16, slowfast_r50_8x8, slowfast_r101_8x8
 from octvideo.models.small import resnet3d_small, resnet3d_tiny
+from octvideo.models.video_resnet18 import mc3_18, r2plus1d_18, r3d_18
 from octvideo.models.weights import load_weights
 from octvideo.models.x3d import x3d_l, x3d_m, x3d_s, x3d_xs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,19 @@ def read_file(path: str | Path, wanted: str = WEIGHTS) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        _check_sums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the reader fail in any way
         raise ValueError(f"{path} {_why_unreadable(path)} ({type(error).__name__}): give {wanted}") from error
+
+
+def _check_sums(path: Path) -> None:
+    """Raise a BadZipFile for a file whose bytes have changed since it was written; torch itself does not look."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            raise zipfile.BadZipFile(f"the check sum of {broken} is wrong")
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

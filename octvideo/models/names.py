@@ -70,7 +70,8 @@ def _without_prefixes(given: Weights, own: Weights) -> dict[str, Tensor]:
     weights = dict(given)
     for prefix in ("network.", "module.", "model.", "_orig_mod."):
         if all(name.startswith(prefix) for name in weights) and not all(name.startswith(prefix) for name in own):
-            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+            shorter = {name.removeprefix(prefix): value for name, value in weights.items()}
+            return _without_prefixes(shorter, own)  # they stand in any order
     return weights
 
 

@@ -1,5 +1,6 @@
-"""Networks outside octvideo: files that ONNX Runtime and torch.export read."""
+"""Networks made fast, and networks outside octvideo: files that ONNX Runtime and torch.export read."""
 
 from octvideo.runtime.export import ExportReport, export_onnx, export_program
+from octvideo.runtime.optimize import FastNetwork, optimize
 
-__all__ = ["ExportReport", "export_onnx", "export_program"]
+__all__ = ["ExportReport", "FastNetwork", "export_onnx", "export_program", "optimize"]

@@ -148,7 +148,7 @@ def _export(
 @torch.no_grad()
 def _compare(model: nn.Module, run: Runner, shape: torch.Size) -> tuple[float, float]:
     """Largest absolute difference, and largest absolute logit, over random batches."""
-    network = copy.deepcopy(model).cpu().eval()
+    network = copy.deepcopy(model).cpu().float().eval()
     noise = torch.Generator().manual_seed(0)
     differences, largest = [], []
     for size in CHECKED_BATCHES:

@@ -28,7 +28,7 @@ def trace(model: nn.Module, example: Tensor) -> ExportedProgram:
             "example must be float32 clips (N, C, T, H, W) or images (N, C, H, W); "
             f"got {str(example.dtype).removeprefix('torch.')} {tuple(example.shape)}"
         )
-    network = copy.deepcopy(model).cpu().eval()
+    network = copy.deepcopy(model).cpu().float().eval()
     batch = torch.zeros(2, *example.shape[1:])  # a batch of 1 would be taken for a fixed one
     try:
         with torch.no_grad():

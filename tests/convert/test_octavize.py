@@ -1,5 +1,6 @@
 """octavize on networks that are not ours."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -126,7 +127,8 @@ def test_what_cannot_take_a_pair_gets_the_merged_map():
         plan_octaves(model, 0.5)
     plan = plan_octaves(model, 0.5, example=torch.randn(1, 3, 4, 9, 9))
     assert "6: merges its input" in str(plan)
-    assert sum("merges its input" in line for line in str(plan).splitlines()) == len(plan.merges) == 2
+    assert (plan.merges, plan.merging_functions) == (["6"], ["unflatten"])
+    assert "unflatten: merges its input" in str(plan)
     x = torch.randn(1, 3, 1, 1, 1).expand(-1, -1, 4, 9, 9)
     expected = model.eval()(x).shape
     assert octavize(model, plan=plan)(x).shape == expected
@@ -176,7 +178,7 @@ def test_a_plan_can_be_edited():
     model = octavize(FunctionalNet(), plan=plan)
     assert (model.conv3.exchange, model.conv3.down_sampling, model.conv2.exchange) == ("none", "strided", "both")
     assert "conv3: alpha_in 0.5, alpha_out 0.5, down_sampling strided, exchange none" in str(plan)
-    with pytest.raises(ValueError, match="takes an alpha or a plan, which has its own; got alpha 0.5"):
+    with pytest.raises(ValueError, match="takes a plan, which says all, or an alpha and options; got a plan and .0.5"):
         octavize(FunctionalNet(), 0.5, plan=plan)
 
 
@@ -186,6 +188,69 @@ def test_paths_and_down_sampling_for_a_whole_network():
     assert [model.conv2.exchange, model.conv3.exchange, model.conv4.exchange] == ["both", "none", "both"]
     assert model.conv2.down_sampling == model.conv4.down_sampling == "strided"
     assert model(torch.randn(1, 3, 4, 9, 9)).shape == (1, 5)
+
+
+class Cell(nn.Module):
+    """What a network may do in one line, after two convolutions that write pairs."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.stem, self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.last, self.gain, self.act = nn.Conv2d(8, 4, 1), nn.Parameter(torch.tensor(0.7)), act
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.last(self.act(self, x, self.a(x), self.b(x))).mean((2, 3))
+
+
+def sum_in_place(net, x, a, b):
+    keep = [a]
+    a += b
+    return keep[0] + a
+
+
+def add_to_a_dense_map(net, x, a, b):
+    x = x.clone()
+    x.add_(a)
+    return x + b
+
+
+def clamp_in_place(net, x, a, b):
+    a.clamp_(min=0)
+    return a + b
+
+
+CELLS = {
+    "sum in place": sum_in_place,
+    "add to a dense map": add_to_a_dense_map,
+    "clamp in place": clamp_in_place,
+    "dense += pair": lambda net, x, a, b: x.clone().mul_(a).add_(b),
+    "power": lambda net, x, a, b: a**2 + b,
+    "reciprocal": lambda net, x, a, b: 1 / (a * a + 1) - b,
+    "scalar parameter": lambda net, x, a, b: net.gain * a + b,
+    "layer scale": lambda net, x, a, b: a * torch.linspace(0, 1, 8).view(8, 1, 1) + b,
+    "gate per row": lambda net, x, a, b: a * x[:, :, :, :1].sigmoid() + b,
+    "keyword": lambda net, x, a, b: torch.relu(input=a) + torch.clamp(input=b, min=0),
+    "where": lambda net, x, a, b: torch.where(a > 0, a, b) + (a == 0).float(),
+    "matrix product": lambda net, x, a, b: a + (b.transpose(2, 3) @ b).mean((2, 3), keepdim=True),
+    "shape": lambda net, x, a, b: a + b.reshape(b.shape) * b.size(1),
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_what_a_line_of_code_does_to_pairs_is_what_it_does_to_dense_maps(name):
+    model = Cell(CELLS[name]).double()
+    x = torch.randn(2, 3, 1, 1, dtype=torch.float64).expand(-1, -1, 6, 6)
+    expected = model(x)
+    for example in (None, torch.randn(1, 3, 4, 4, dtype=torch.float64)):
+        octave = octavize(copy.deepcopy(model), 0.25, example=example)
+        assert octave.a.alpha_out == 0.25
+        torch.testing.assert_close(octave(x), expected)
+
+
+def test_what_cannot_be_done_in_place_says_so():
+    with pytest.raises(AttributeError, match="cannot change in place by 'abs_': use 'abs'"):
+        octavize(Cell(lambda net, x, a, b: a.abs_() + b), 0.25)(torch.randn(1, 3, 4, 4))
 
 
 class ScaledSum(FunctionalNet):
@@ -239,7 +304,7 @@ def test_the_two_tracers_agree():
 
 def test_a_weighted_sum_is_one_of_dense_maps():
     plan = plan_octaves(ScaledSum(), 0.5)
-    assert plan.merges == ["add"]
+    assert (plan.merges, plan.merging_functions) == ([], ["add"])
     model = octavize(ScaledSum(), 0.5)
     assert model(torch.randn(1, 3, 4, 9, 9)).shape == (1, 5)
 
@@ -254,6 +319,59 @@ def test_deoctavize_returns_the_dense_network(name):
     assert list(model.state_dict()) == keys
     assert [type(m) for m in model.modules()] == kinds
     assert plan_octaves(model, 0.5).convs
+
+
+class Shared(nn.Module):
+    """A convolution on a dense map and on a pair; sums of pairs split otherwise; a module named as a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.a, self.shared = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.flip, self.wide, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        x = self.shared(self.stem(x))
+        y = self.shared(input=self.a(x)) + self.flip(torch.flip(self.a(x), [2]))
+        both = torch.cat([self.wide(y), self.wide(y)], dim=1)
+        return self.last(both + y).mean((2, 3))
+
+
+def test_convolutions_that_cannot_be_octaves_are_kept_dense_one_by_one():
+    x = torch.randn(2, 3, 1, 1, dtype=torch.float64).expand(-1, -1, 4, 4)
+    model = Shared().double()
+    expected = model(x)
+    for example in (None, x):
+        plan = plan_octaves(model, 0.3, example=example)
+        assert "shared" in plan.kept_dense
+        assert "a" in plan.convs
+        assert "shared: kept dense" in str(plan)
+        torch.testing.assert_close(octavize(copy.deepcopy(model), plan=plan)(x), expected)
+    alphas = {"layer2": 0.5, "layer3": 0.25, "layer3.1.conv2": 0.75}
+    plan = plan_octaves(torchvision.models.resnet18(), alphas)
+    assert plan.convs["layer3.0.conv1"].alpha_out == 0.25
+    assert plan.kept_dense == ["layer3.1.conv2"]
+
+
+def test_other_kinds_of_convolutions_are_left_alone():
+    class Standardised(nn.Conv2d):
+        def _conv_forward(self, x, weight, bias):
+            return super()._conv_forward(x, weight - weight.mean(), bias)
+
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), Standardised(8, 8, 1),
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 1)), nn.Conv2d(8, 4, 1),
+    ).double()  # fmt: skip
+    x = torch.randn(2, 3, 1, 1, dtype=torch.float64).expand(-1, -1, 4, 4)
+    expected = model(x)
+    octavize(model, {"1": 0.5})
+    assert isinstance(model[1], OctConv2d)
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_an_octave_network_at_alphas_of_zero_is_the_network():
+    model = FunctionalNet()
+    assert octavize(model, {"conv2": 0}) is model
+    assert type(model.conv2) is nn.Conv3d
 
 
 @pytest.mark.parametrize("pool", [nn.MaxPool3d(3, 1), nn.AvgPool3d(2, 1)])

@@ -86,10 +86,10 @@ def assert_equals_the_oracle(octave, alpha_in, alpha_out, size, stride, kernel, 
     ).double()
     x = random_pair(10, alpha_in, size, octave)
     dense = torch.randn(2, 10, *size, dtype=torch.float64)
-    high, low = x if x else (dense, dense[:, :0])
+    high, low = x.parts if x is not None else (dense, dense[:, :0])
     expected_high, expected_low = oracle(high, low, conv.weight, conv.bias, alpha_out, stride, padding, FACTORS[octave])
-    out = conv(x or dense)
-    got_high, got_low = out if isinstance(out, OctPair) else (out, out[:, :0])
+    out = conv(x if x is not None else dense)
+    got_high, got_low = out.parts if isinstance(out, OctPair) else (out, out[:, :0])
     if got_high.shape[1]:
         torch.testing.assert_close(got_high, expected_high)
     if got_low.shape[1]:
@@ -161,11 +161,11 @@ def test_constant_input_gives_the_dense_output(octave, alpha, stride):
 @pytest.mark.parametrize("octave", FACTORS)
 def test_gradients(octave):
     conv = OctConv3d(4, 6, 3, 2, 1, alpha_in=0.5, alpha_out=0.25, octave=octave).double()
-    high, low = (t.detach().requires_grad_() for t in random_pair(4, 0.5, (3, 4, 5), octave))
+    high, low = (t.detach().requires_grad_() for t in random_pair(4, 0.5, (3, 4, 5), octave).parts)
     parameters = tuple(conv.parameters())
 
     def run(high, low, *_):
-        return tuple(conv(OctPair(high, low)))
+        return conv(OctPair(high, low)).parts
 
     assert torch.autograd.gradcheck(run, (high, low, *parameters))
 
@@ -245,7 +245,7 @@ def test_2d_equals_3d_on_one_frame():
     conv2 = OctConv2d(10, 20, 3, 2, 1, alpha_in=0.3, alpha_out=0.25)
     conv2.load_state_dict({"weight": conv3.weight[:, :, 0], "bias": conv3.bias})
     x = split(torch.randn(2, 10, 1, 7, 5), 0.3)
-    for a, b in zip(conv3(x), conv2(OctPair(x.high[:, :, 0], x.low[:, :, 0])), strict=True):
+    for a, b in zip(conv3(x).parts, conv2(OctPair(x.high[:, :, 0], x.low[:, :, 0])).parts, strict=True):
         torch.testing.assert_close(a[:, :, 0], b)
 
 
@@ -273,6 +273,33 @@ def test_wrong_arguments_are_named(arguments, message):
     arguments = {"alpha_in": 0.25, "alpha_out": 0.25, "padding": 1, **arguments}
     with pytest.raises(ValueError, match=message):
         OctConv3d(20, 20, 3, **arguments)
+
+
+def test_a_tensor_of_the_wrong_shape_is_named():
+    first = OctConv3d(8, 8, 3, padding=1, alpha_in=0, alpha_out=0.25)
+    for shape in ((1, 7, 2, 4, 4), (1, 9, 2, 4, 4), (8, 2, 4, 4)):
+        with pytest.raises(ValueError, match=r"the input must be \(N, 8, T, H, W\); got"):
+            first(torch.zeros(shape))
+    for in_low in (-1, 9):
+        with pytest.raises(ValueError, match=f"in_low must be from 0 to the 8 input channels; got {in_low}"):
+            OctConv3d(8, 8, 3, padding=1, alpha_in=0.5, alpha_out=0.5, in_low=in_low)
+
+
+def test_depthwise_after_a_concatenation_keeps_each_channels_filter():
+    conv = OctConv3d(8, 8, 3, padding=1, groups=8, padding_mode="replicate", alpha_in=0.5, alpha_out=0.5).double()
+    dense = nn.Conv3d(8, 8, 3, padding=1, groups=8, padding_mode="replicate").double()
+    dense.load_state_dict(conv.state_dict())
+    maps = [torch.randn(1, 4, 1, 1, 1, dtype=torch.float64).expand(-1, -1, 2, 4, 4) for _ in (1, 2)]
+    torch.testing.assert_close(merge(conv(concat([split(m, 0.5) for m in maps]))), dense(torch.cat(maps, 1)))
+
+
+def test_a_changed_stride_or_dilation_counts():
+    conv = OctConv3d(8, 8, 3, padding=1, alpha_in=0.5, alpha_out=0.5)
+    conv.dilation, conv.padding = (2, 2, 2), (2, 2, 2)
+    same = OctConv3d(8, 8, 3, padding=2, dilation=2, alpha_in=0.5, alpha_out=0.5)
+    same.load_state_dict(conv.state_dict())
+    pair = split(torch.randn(1, 8, 4, 8, 8), 0.5)
+    torch.testing.assert_close(merge(conv(pair)), merge(same(pair)))
 
 
 @pytest.mark.parametrize(

@@ -33,30 +33,21 @@ def interleaved(size):
 
 
 def test_batch_norm_after_a_concatenation_keeps_each_channels_statistics():
+    """Each part against torch's norm of its own channels, which lie scattered in the dense order."""
     ours = random_affine(OctBatchNorm3d(12))
-    dense = nn.BatchNorm3d(12).double()
-    dense.load_state_dict(ours.state_dict())
-    for _ in range(2):
+    channels = {"high": [0, 1, 2, 5, 6, 8, 9, 10], "low": [3, 4, 7, 11]}
+    parts = {name: nn.BatchNorm3d(len(index)).double() for name, index in channels.items()}
+    for name, index in channels.items():
+        parts[name].weight.data, parts[name].bias.data = ours.weight.data[index], ours.bias.data[index]
+    for training in (True, True, False):
         pair = interleaved((2, 4, 6))
-        out = ours(pair)
+        out = ours.train(training)(pair)
         assert out.segments == pair.segments
-    # The dense norm of a map in which every low element stands for 4 equal ones has the same means, and nearly the same
-    # variances: torch divides the running ones by the number of elements less one.
-    dense.train()
-    dense.running_mean.copy_(ours.running_mean * 0)
-    dense(merge(pair))
-    torch.testing.assert_close(
-        merge(out), nn.functional.batch_norm(merge(pair), None, None, dense.weight, dense.bias, training=True)
-    )
-    again = copy.deepcopy(ours)
-    again.momentum = 1.0
-    again(pair)
-    torch.testing.assert_close(again.running_mean, merge(pair).mean((0, 2, 3, 4)))
-    again.eval()
-    torch.testing.assert_close(
-        merge(again(pair)),
-        nn.functional.batch_norm(merge(pair), again.running_mean, again.running_var, again.weight, again.bias),
-    )
+        for name, index in channels.items():
+            dense = parts[name].train(training)
+            torch.testing.assert_close(getattr(out, name), dense(getattr(pair, name)))
+            torch.testing.assert_close(ours.running_mean[index], dense.running_mean)
+            torch.testing.assert_close(ours.running_var[index], dense.running_var)
 
 
 @pytest.mark.parametrize(("make", "dense"), [
@@ -92,20 +83,39 @@ def test_layer_norm_against_a_loop_over_positions():
     pair = split(torch.randn(1, 6, 1, 3, 4, dtype=torch.float64), 0.34)
     out = norm(pair)
     high, low = pair.high[0, :, 0], pair.low[0, :, 0]
+    centred_high, centred_low = high.clone(), low.clone()
     for h in range(3):
         for w in range(4):
-            channels = torch.cat([high[:, h, w], low[:, h // 2, w // 2]])
-            mean = channels.mean()
-            centred = high[:, h, w] - mean
-            low_squares = (low[:, h // 2, w // 2] - low_mean(high, low, h // 2, w // 2)).square().sum()
-            gain = ((centred.square().sum() + low_squares) / 6 + norm.eps).rsqrt()
-            torch.testing.assert_close(out.high[0, :, 0, h, w], centred * gain * norm.weight[:4] + norm.bias[:4])
+            centred_high[:, h, w] -= torch.cat([high[:, h, w], low[:, h // 2, w // 2]]).mean()
+    for h in range(2):
+        for w in range(2):
+            centred_low[:, h, w] -= torch.cat([window(high, h, w).mean((1, 2)), low[:, h, w]]).mean()
+    for h in range(3):
+        for w in range(4):
+            squares = torch.cat([centred_high[:, h, w], centred_low[:, h // 2, w // 2]]).square()
+            expected = centred_high[:, h, w] * (squares.mean() + norm.eps).rsqrt() * norm.weight[:4] + norm.bias[:4]
+            torch.testing.assert_close(out.high[0, :, 0, h, w], expected)
+    for h in range(2):
+        for w in range(2):
+            squares = torch.cat([window(centred_high.square(), h, w).mean((1, 2)), centred_low[:, h, w].square()])
+            expected = centred_low[:, h, w] * (squares.mean() + norm.eps).rsqrt() * norm.weight[4:] + norm.bias[4:]
+            torch.testing.assert_close(out.low[0, :, 0, h, w], expected)
 
 
-def low_mean(high, low, h, w):
-    """Mean over all channels at a low position: the high ones averaged over the window that it covers."""
-    window = high[:, 2 * h : 2 * h + 2, 2 * w : 2 * w + 2]
-    return torch.cat([window.mean((1, 2)), low[:, h, w]]).mean()
+def window(x, h, w):
+    """What a low position covers of the high part."""
+    return x[:, 2 * h : 2 * h + 2, 2 * w : 2 * w + 2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_large_values_in_half_precision(dtype):
+    """Squares of 400 overflow float16: statistics are computed in float32, as torch does."""
+    for norm in (OctGroupNorm(3, 12), OctLayerNorm(12)):
+        pair = interleaved((2, 4, 6)).map(lambda part: (400 * part).to(dtype))
+        out = norm.to(dtype)(pair)
+        exact = norm.double()(pair.map(lambda part: part.double()))
+        assert out.high.dtype == out.low.dtype == dtype
+        torch.testing.assert_close(merge(out).double(), merge(exact), rtol=0.02, atol=0.02)
 
 
 def _train_on_two(rank, port, folder):
@@ -152,7 +162,7 @@ def test_alone_the_synchronised_norm_is_the_ordinary_one():
     sync = convert_sync_batchnorm(nn.Sequential(copy.deepcopy(norm)))[0]
     assert type(sync) is OctSyncBatchNorm
     pair = interleaved((1, 3, 3))
-    for got, expected in zip(sync(pair), norm(pair), strict=True):
+    for got, expected in zip(sync(pair).parts, norm(pair).parts, strict=True):
         assert torch.equal(got, expected)
     with pytest.raises(ValueError, match="maps of 2 or more dimensions"):
         sync(torch.zeros(3))

@@ -1,6 +1,7 @@
 """Pairs, and the layers that act on both parts."""
 
 import copy
+import itertools
 import pickle
 
 import pytest
@@ -47,6 +48,11 @@ def test_upsample_repeats_every_element_and_crops(n):
     assert upsample(low, (1, 1, n)).flatten().tolist() == [i // 2 for i in range(n)]
 
 
+def test_upsample_of_a_very_long_clip():
+    low = torch.arange(50001, dtype=torch.float64).view(1, 1, -1, 1, 1)
+    assert torch.equal(upsample(low, (100001, 1, 1)), low.repeat_interleave(2, 2)[:, :, :-1])
+
+
 @pytest.mark.parametrize("octave", ["spatial", "temporal", "spatiotemporal"])
 @pytest.mark.parametrize("alpha", [0, 0.25, 1])
 def test_split_then_merge_keeps_a_map_that_is_constant_on_the_octave_axes(octave, alpha):
@@ -62,9 +68,17 @@ def test_pooled_pairs_stay_an_octave_apart(n, kind):
     if n == 1 and kind.kernel_size == 2:
         pytest.skip("torch pools no map that is smaller than its window")
     x = torch.randn(1, 4, n, n, n)
-    out = PairPool(kind)(split(x, 0.5, "spatiotemporal"))
+    out, low = PairPool(kind)(split(x, 0.5, "spatiotemporal")), split(x, 0.5, "spatiotemporal").low
     assert torch.equal(out.high, kind(x[:, :2]))
-    assert out.low.shape[2:] == tuple(-(-m // 2) for m in out.high.shape[2:])
+    size = tuple(-(-m // 2) for m in out.high.shape[2:])
+    assert out.low.shape[2:] == size
+    starts = [i * kind.stride - kind.padding for i in range(size[0])]
+    window = [(start, start + kind.kernel_size) for start in starts]
+    for t, h, w in itertools.product(range(size[0]), repeat=3):
+        spans = [slice(max(window[i][0], 0), max(window[i][1], 1)) for i in (t, h, w)]
+        cells = low[(..., *spans)].flatten(2)
+        expected = cells.mean(2) if isinstance(kind, nn.AvgPool3d) else cells.amax(2)
+        torch.testing.assert_close(out.low[:, :, t, h, w], expected)
     assert PairPool(kind)(split(x, 1, "spatiotemporal")).high.shape == (1, 0, *out.high.shape[2:])
 
 
@@ -78,7 +92,7 @@ def test_batch_norm_keeps_one_set_of_statistics(momentum):
         part.weight.data, part.bias.data = ours.weight.data[channels], ours.bias.data[channels]
     for _ in range(3):
         pair = split(torch.randn(2, 6, 3, 4, 5), 0.34)
-        for got, part, x in zip(ours(pair), parts, pair, strict=True):
+        for got, part, x in zip(ours(pair).parts, parts, pair.parts, strict=True):
             torch.testing.assert_close(got, part(x))
     torch.testing.assert_close(ours.running_mean, torch.cat([p.running_mean for p in parts]))
     torch.testing.assert_close(ours.running_var, torch.cat([p.running_var for p in parts]))
@@ -124,7 +138,7 @@ def test_arithmetic_acts_on_both_parts():
         pair + "1"
     with pytest.raises(ValueError, match="cannot join a pair of 2 high and 2 low channels"):
         pair + torch.zeros(1, 5, 2, 5, 4)
-    with pytest.raises(ValueError, match="size .2, 5, 3. cannot join"):
+    with pytest.raises(ValueError, match="shape .1, 4, 2, 5, 3. cannot join"):
         pair + torch.zeros(1, 4, 2, 5, 3)
     other_places = OctPair(pair.high, pair.low, ((1, 1), (1, 1)))
     with pytest.raises(ValueError, match="low channels in other places"):
@@ -137,6 +151,20 @@ def test_in_place_methods_change_the_pair():
     assert pair.add_(pair) is pair
     assert torch.equal(pair.low, 2 * before)
     assert pair.relu_().low.min() == 0 == pair.low.min()
+    alias = pair
+    pair *= 3
+    pair[:, :1] = 7.0
+    assert alias is pair
+    assert alias.high[:, 0].eq(7).all()
+    with pytest.raises(AttributeError, match="cannot change in place by 'exp_': use 'exp'"):
+        pair.exp_()
+    with pytest.raises(TypeError, match="cannot change in place by 'threshold_'"):
+        F.threshold_(pair, 0.1, 0.0)
+    with pytest.raises(TypeError, match="cannot change in place by 'add_'"):
+        pair.add_(pair, alpha=2)
+    dense, expected = torch.ones(1, 4, 2, 4, 4), torch.ones(1, 4, 2, 4, 4).add_(merge(pair))
+    dense.add_(pair)
+    assert torch.equal(dense, expected)
 
 
 def test_a_gain_per_channel_meets_its_own_channel():
@@ -156,11 +184,11 @@ def test_concatenation():
 
 def test_global_pooling_gives_each_channel_its_own_mean():
     pair = split(torch.randn(2, 4, 3, 5, 4), 0.5)
-    expected = torch.cat([part.mean((2, 3, 4)) for part in pair], 1)
+    expected = torch.cat([part.mean((2, 3, 4)) for part in pair.parts], 1)
     torch.testing.assert_close(pair.mean([2, 3, 4]), expected)
     torch.testing.assert_close(torch.mean(pair, dim=(-1, 2, 3)), expected)
     torch.testing.assert_close(nn.AdaptiveAvgPool3d(1)(pair).flatten(1), expected)
-    grid = torch.cat([F.adaptive_max_pool3d(part, (3, 2, 2)) for part in pair], 1)
+    grid = torch.cat([F.adaptive_max_pool3d(part, (3, 2, 2)) for part in pair.parts], 1)
     torch.testing.assert_close(nn.AdaptiveMaxPool3d((3, 2, 2))(pair), grid)
     torch.testing.assert_close(nn.AdaptiveAvgPool3d((None, 1, 1))(pair), merge(pair).mean((3, 4), keepdim=True))
 
@@ -174,7 +202,9 @@ def test_all_else_sees_the_dense_map():
     assert torch.equal(pair[:, 1:], dense[:, 1:])
     assert torch.equal(pair.permute(0, 2, 1, 3, 4), dense.permute(0, 2, 1, 3, 4))
     assert torch.equal(nn.Conv3d(4, 2, 1, bias=False)(pair) * 0, dense[:, :2] * 0)
-    assert (pair.shape, pair.size(1), pair.dim(), pair.dtype) == (dense.shape, 4, 5, torch.float32)
+    assert torch.equal(torch.stack(list(pair)), dense)
+    assert torch.equal((pair > 0).float() + pair**2, (dense > 0).float() + dense**2)
+    assert (len(pair), pair.shape, pair.size(1), pair.dim(), pair.dtype) == (2, dense.shape, 4, 5, torch.float32)
     with pytest.raises(AttributeError, match="an octave pair has no attribute 'colour'"):
         pair.colour  # noqa: B018
 

@@ -1,0 +1,68 @@
+"""3-D convolution through 2-D views equals torch's own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from octvideo.layers import OctConv3d, octave_from_dense, split
+from octvideo.layers.lowering import conv3d, is_channels_last
+
+
+def in_channels_last(x):
+    return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation", "groups"),
+    [
+        ((1, 3, 3), (1, 2, 2), (0, 1, 1), (1, 1, 1), 1),
+        ((1, 3, 3), (2, 1, 1), (0, 2, 1), (1, 2, 1), 2),
+        ((1, 1, 1), (1, 1, 1), (0, 0, 0), (1, 1, 1), 1),
+        ((1, 1, 1), (3, 2, 2), (0, 0, 0), (1, 1, 1), 4),
+        ((1, 1, 1), (1, 1, 1), (1, 0, 0), (1, 1, 1), 1),
+        ((3, 1, 1), (1, 1, 1), (1, 0, 0), (1, 1, 1), 1),
+        ((5, 1, 1), (2, 1, 1), (4, 0, 0), (2, 1, 1), 4),
+        ((3, 1, 1), (1, 2, 2), (1, 0, 0), (1, 1, 1), 1),
+        ((3, 1, 1), (1, 1, 1), (1, 1, 1), (1, 1, 1), 1),
+        ((3, 3, 3), (2, 2, 2), (1, 1, 1), (1, 1, 1), 1),
+        ((1, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1), 1),
+        ((2, 4, 5), (1, 1, 1), (0, 0, 0), (1, 1, 1), 1),
+    ],
+)
+@pytest.mark.parametrize("size", [(6, 9, 8), (5, 6, 11)])
+def test_convolution_equals_torch_and_keeps_the_layout(kernel, stride, padding, dilation, groups, size):
+    x, weight = torch.randn(2, 8, *size).double(), torch.randn(12, 8 // groups, *kernel).double()
+    bias = torch.randn(12).double()
+    expected = F.conv3d(x, weight, bias, stride, padding, dilation, groups)
+    out = conv3d(in_channels_last(x), weight, bias, stride, padding, dilation, groups)
+    torch.testing.assert_close(out, expected)
+    assert is_channels_last(out)
+    assert torch.equal(conv3d(x, weight, bias, stride, padding, dilation, groups), expected)
+
+
+@pytest.mark.parametrize("octave", ["spatial", "temporal", "spatiotemporal"])
+@pytest.mark.parametrize("kernel", [(3, 1, 1), (1, 3, 3), (1, 1, 1), (3, 3, 3)])
+@pytest.mark.parametrize("stride", [(1, 1, 1), (2, 2, 2), (1, 2, 2)])
+def test_an_octave_convolution_computes_the_same_on_channels_last_pairs(octave, kernel, stride):
+    conv = OctConv3d(
+        8, 12, kernel, stride, tuple(k // 2 for k in kernel), alpha_in=0.25, alpha_out=0.5, octave=octave
+    ).double()
+    pair = split(torch.randn(2, 8, 5, 7, 6).double(), 0.25, octave)
+    out = conv(pair.map(in_channels_last))
+    for got, expected in zip(out.parts, conv(pair).parts, strict=True):
+        torch.testing.assert_close(got, expected)
+    assert is_channels_last(out.high)
+    assert is_channels_last(out.low)
+
+
+def test_gradients_of_channels_last_maps():
+    dense = nn.Conv3d(4, 6, (1, 3, 3), padding=(0, 1, 1)).double()
+    ours = octave_from_dense(dense, 0, 0)
+    x = torch.randn(2, 4, 3, 5, 5).double()
+    results = []
+    for conv, layout in ((dense, torch.contiguous_format), (ours, torch.channels_last_3d)):
+        leaf = x.contiguous(memory_format=layout).requires_grad_()
+        grads = torch.autograd.grad(conv(leaf).square().sum(), [leaf, conv.weight, conv.bias])
+        results.append(grads)
+    torch.testing.assert_close(*results)

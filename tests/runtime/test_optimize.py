@@ -1,0 +1,115 @@
+"""The fast network computes what the network computes."""
+
+import pytest
+import torch
+import torchvision
+from pytorchvideo.models import create_slowfast
+from torch import nn
+
+from octvideo import octavize
+from octvideo.models import IMAGE_BUILDERS, build_model
+from octvideo.runtime import FastNetwork, optimize
+
+
+def awake(model):
+    """Norms with statistics of their own, so that folding them changes every weight."""
+    torch.manual_seed(0)
+    for module in model.eval().modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for tensor, low, high in ((module.weight, 0.5, 1.5), (module.running_var, 0.5, 2), (module.bias, -1, 1)):
+                nn.init.uniform_(tensor, low, high)
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+    return model
+
+
+def norms(model):
+    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+NETWORKS = {
+    **{
+        f"tiny {a} {o}": ("resnet3d_tiny", a, o) for a in (0, 0.1, 1) for o in ("spatial", "temporal", "spatiotemporal")
+    },
+    "energy": ("energy_resnet3d", 0.5, "spatiotemporal"),
+    "x3d": ("x3d_xs", 0.25, "spatial"),
+    "se": ("se_resnet50", 0.25, "spatial"),
+    "grouped": ("resnext50_32x4d", 0.25, "spatial"),
+    "concatenated": ("densenet121", 0.25, "spatial"),
+    "mobile": ("mobilenet_v1", 0.5, "spatial"),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_outputs_are_those_of_the_network(name, dtype):
+    builder, alpha, octave = NETWORKS[name]
+    if dtype == torch.bfloat16 and builder in ("x3d_xs", "energy_resnet3d"):
+        pytest.skip("torch's avg_pool3d has no bfloat16 on the CPU")
+    model = awake(build_model(builder, num_classes=7, alpha=alpha, octave=octave)).to(dtype)
+    size = (37, 50) if builder in IMAGE_BUILDERS else {"x3d_xs": (4, 161, 129)}.get(builder, (7, 37, 50))
+    x = torch.randn(2, 3, *size, dtype=dtype)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with torch.no_grad():
+        fast = optimize(model, x)
+        assert isinstance(fast, FastNetwork)
+        more = torch.randn(1, *x.shape[1:], dtype=dtype)  # another batch than the example's
+        expected = model(more)
+        tolerance = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.05}[dtype]
+        limit = tolerance * max(1.0, float(expected.abs().max()))
+        torch.testing.assert_close(fast(more), expected, rtol=0, atol=limit)
+    assert len(norms(fast)) <= (62 if builder == "densenet121" else 0)  # its norms stand before the convolutions
+    torch.testing.assert_close(model.state_dict(), before)
+
+
+def adaptive(slowfast):
+    slowfast.blocks[5].pool = nn.ModuleList([nn.AdaptiveAvgPool3d(1), nn.AdaptiveAvgPool3d(1)])
+    return slowfast
+
+
+def test_other_peoples_networks():
+    networks = [
+        (torchvision.models.video.r3d_18(num_classes=5), torch.randn(1, 3, 4, 33, 40)),
+        (octavize(torchvision.models.video.r2plus1d_18(num_classes=5), 0.25), torch.randn(1, 3, 4, 33, 40)),
+        (adaptive(create_slowfast(model_num_class=5)), [torch.randn(1, 3, t, 64, 64) for t in (2, 8)]),
+        (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), torch.randn(5, 3)),
+    ]  # fmt: skip
+    for model, x in networks:
+        fast = optimize(awake(model), x)
+        with torch.no_grad():
+            got, expected = (net(list(x) if isinstance(x, list) else x) for net in (fast, model))
+        for a, b in zip(*(o if isinstance(o, list) else [o] for o in (got, expected)), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+class ReadsItsOwnWeight(nn.Module):
+    """A convolution whose weight something else reads: folding its norm would change that."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.norm(self.conv(x)) + self.conv.weight.sum()
+
+
+class NeedsContiguousMemory(nn.Module):
+    def forward(self, x):
+        return x.view(x.shape[0], -1) if x.is_contiguous() else 1 / 0
+
+
+def test_a_step_that_would_change_the_outputs_is_left_out_with_a_warning():
+    model, x = awake(ReadsItsOwnWeight()), torch.randn(2, 3, 4, 4)
+    with pytest.warns(UserWarning, match="folding batch norms is left out: outputs differ by"):
+        fast = optimize(model, x)
+    torch.testing.assert_close(fast(x), model(x))
+    with pytest.warns(UserWarning, match="lowering convolutions is left out: ZeroDivisionError"):
+        fast = optimize(NeedsContiguousMemory(), torch.randn(2, 3, 2, 4, 4))
+    assert fast(x).shape == (2, 48)
+
+
+def test_compiled():
+    model, x = awake(build_model("resnet3d_tiny", num_classes=5, alpha=0.25)), torch.randn(1, 3, 4, 24, 24)
+    with torch.no_grad():
+        fast = optimize(model, x, compile=True)
+        torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-4)
+    assert not isinstance(fast, FastNetwork)  # torch's wrapper around it
