@@ -48,13 +48,14 @@ def measure_latency(model: nn.Module, inputs: Any, *, warmup: int = 3, runs: int
     with evaluating(model), torch.no_grad():
         for _ in range(warmup):
             forward(model, inputs)
-        times_ms = [_time_once_ms(model, inputs, device) for _ in range(runs)]
+        times_ms = [time_once_ms(model, inputs, device) for _ in range(runs)]
     quartiles = statistics.quantiles(times_ms, n=4, method="inclusive")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return LatencyReport(quartiles[1], quartiles[2] - quartiles[0], torch.get_num_threads(), name)
 
 
-def _time_once_ms(model: nn.Module, inputs: Any, device: torch.device) -> float:
+def time_once_ms(model: nn.Module, inputs: Any, device: torch.device) -> float:
+    """Wall time of one forward pass in milliseconds, until the device has done it."""
     _wait(device)
     start = time.perf_counter()
     forward(model, inputs)
