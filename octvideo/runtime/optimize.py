@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from octvideo.convert.trace import trace
-from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, octave_from_dense
+from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, Pairwise, octave_from_dense
 from octvideo.layers.conv import dense_kind
 from octvideo.layers.replace import replace_modules
+from octvideo.runtime.fused import FusedConv, why_not_fused
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
 """Largest difference of the outputs, relative to the largest output (or 1), by the input's type."""
@@ -41,8 +43,9 @@ def optimize(model: nn.Module, example: Any, *, compile: bool = False) -> nn.Mod
     """Return a copy of a network, octave or dense, that computes the same in less time; for inference.
 
     Batch norms are folded into the convolutions before them (weights of the dense shape: one rule for every alpha),
-    3-D convolutions run through 2-D views where their kernels allow it, and all maps lie in channels-last memory. With
-    `compile`, torch.compile fuses the rest: bias, activation, up-sampling and sums.
+    3-D convolutions run through 2-D views where their kernels allow it, and all maps lie in channels-last memory. On a
+    CPU oneDNN's kernels then add the paths up and rectify as they write, with weights packed once; or with `compile`,
+    torch.compile generates code for the whole network.
 
     Each step is checked on the example; one that fails or changes the outputs is left out, with a warning.
 
@@ -61,8 +64,7 @@ def optimize(model: nn.Module, example: Any, *, compile: bool = False) -> nn.Mod
     """
     network: nn.Module = copy.deepcopy(model).eval()
     steps: list[tuple[str, Step]] = [("folding batch norms", fold_norms), ("lowering convolutions", lower_convolutions)]
-    if compile:
-        steps.append(("compiling", _compiled))
+    steps.append(("compiling", _compiled) if compile else ("fusing sums and activations", fuse_convolutions))
     with torch.no_grad():
         expected = tree_leaves(call(network, example))
         for name, step in steps:
@@ -98,6 +100,40 @@ def lower_convolutions(network: nn.Module, example: Any) -> nn.Module:
         for parameter in module.parameters(recurse=False):
             parameter.data = channels_last(parameter.data)
     return FastNetwork(network).eval()
+
+
+def fuse_convolutions(network: nn.Module, example: Any) -> nn.Module:
+    """Let convolutions add up their paths and rectify as they write (`FusedConv`), where a CPU's kernels can."""
+    graph = trace(network, example)
+    uses = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
+    rectified: set[nn.Module] = set()
+    for node in graph.nodes:
+        users = list(node.users)
+        if node.op == "call_module" and len(users) == 1 and users[0].op == "call_module":
+            names = str(node.target), str(users[0].target)
+            conv, act = (network.get_submodule(name) for name in names)
+            if _fusable(conv) and _rectifies(act) and all(uses[name] == 1 for name in names):
+                rectified.add(conv)
+                parent, _, child = names[1].rpartition(".")
+                setattr(network.get_submodule(parent), child, nn.Identity())
+
+    def fused(module: nn.Module) -> nn.Module | None:
+        return FusedConv(_as_octave(module), module in rectified) if _fusable(module) else None
+
+    return replace_modules(network, fused).eval()
+
+
+def _as_octave(conv: Any) -> Any:
+    return octave_from_dense(conv, 0, 0) if dense_kind(conv) is not None else conv
+
+
+def _fusable(module: nn.Module) -> bool:
+    takes = isinstance(module, OctConv2d | OctConv3d) or dense_kind(module) in (nn.Conv2d, nn.Conv3d)
+    return takes and why_not_fused(_as_octave(module)) is None
+
+
+def _rectifies(module: nn.Module) -> bool:
+    return type(module.layer if isinstance(module, Pairwise) else module) is nn.ReLU
 
 
 def channels_last(x: Any) -> Any:
