@@ -144,6 +144,9 @@ def octave_from_dense(
 ) -> OctConv:
     """Return the octave convolution that shares a dense one's weight and bias.
 
+    A grouped one keeps the dense meaning only where every group has high and low channels of its own: pass
+    `out_segments=even_segments(C_out, low, groups)`, and pairs of such segments, as `octavize` does.
+
     Args:
         conv: the dense convolution; its parameters are used, not copied.
         alpha_in, alpha_out, octave, down_sampling, exchange: as in `OctConv3d`.
@@ -219,7 +222,7 @@ def padding_of(conv: Any) -> tuple[tuple[int, int], ...]:
 def octave_error(conv: Any, factors: Sequence[int]) -> str | None:
     """Say why a convolution cannot run on pairs, or return None where it can."""
     for name, factor, stride in zip("THW"[-len(factors) :], factors, conv.stride, strict=True):
-        if factor > 1 and stride > 1 and stride % 2:
+        if stride < 1 or (factor > 1 and stride > 1 and stride % 2):
             return f"on octave axis {name} the stride must be 1 or even; got {stride}"
     return None
 

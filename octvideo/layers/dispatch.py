@@ -88,7 +88,7 @@ def call_on_pairs(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any])
         return join(func(pair.high, *rest, **kwargs), func(pair.low, *rest, **kwargs), pair.segments)
     name = getattr(func, "__name__", "")
     if name.endswith("_") and not name.endswith("__") and args and isinstance(args[0], OctPair):
-        raise TypeError(f"an octave pair cannot change in place by {name!r}: use {name[:-1]!r} and its result")
+        raise TypeError(f"an octave pair cannot change in place by {name!r}: use an operation that returns its result")
     return func(*_merged(args), **_merged(kwargs))
 
 
@@ -108,7 +108,9 @@ def tensor_attribute(pair: OctPair, name: str) -> Any:
     if name in _METHODS:
         return partial(_in_place if name.endswith("_") else _call_method, name, pair)
     if name.endswith("_"):
-        raise AttributeError(f"an octave pair cannot change in place by {name!r}: use {name[:-1]!r} and its result")
+        raise AttributeError(
+            f"an octave pair cannot change in place by {name!r}: use an operation that returns its result"
+        )
     return getattr(merge(pair), name)
 
 
@@ -120,7 +122,9 @@ def _in_place(name: str, pair: OctPair, *args: Any, **kwargs: Any) -> OctPair:
     """`x.add_(y)` and its like: the pair itself holds the result."""
     result = _call_method(name, pair, *args, **kwargs)
     if not isinstance(result, OctPair):
-        raise TypeError(f"an octave pair cannot change in place by {name!r} with {kwargs}: use {name[:-1]!r}")
+        raise TypeError(
+            f"an octave pair cannot change in place by {name!r} with {kwargs}: use an operation that returns its result"
+        )
     return pair.assign(result)
 
 

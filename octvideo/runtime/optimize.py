@@ -47,7 +47,8 @@ def optimize(model: nn.Module, example: Any, *, compile: bool = False) -> nn.Mod
     CPU oneDNN's kernels then add the paths up and rectify as they write, with weights packed once; or with `compile`,
     torch.compile generates code for the whole network.
 
-    Each step is checked on the example; one that fails or changes the outputs is left out, with a warning.
+    Each step is checked on the example; one that fails or changes the outputs is left out, with a warning. Norms and
+    sums of a network that torch.fx cannot trace are left as they are: its branches may depend on the input.
 
     Args:
         model: any network; it is not changed.
@@ -74,7 +75,7 @@ def optimize(model: nn.Module, example: Any, *, compile: bool = False) -> nn.Mod
 
 def fold_norms(network: nn.Module, example: Any) -> nn.Module:
     """Fold every batch norm that alone reads a convolution's output into that convolution; change and return both."""
-    graph = trace(network, example)
+    graph = trace(network)  # by torch.fx: a run on the example would show one of several branches only
     uses = [str(node.target) for node in graph.nodes if node.op == "call_module"]
     for node in graph.nodes:
         users = list(node.users)
@@ -104,7 +105,7 @@ def lower_convolutions(network: nn.Module, example: Any) -> nn.Module:
 
 def fuse_convolutions(network: nn.Module, example: Any) -> nn.Module:
     """Let convolutions add up their paths and rectify as they write (`FusedConv`), where a CPU's kernels can."""
-    graph = trace(network, example)
+    graph = trace(network)
     uses = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
     rectified: set[nn.Module] = set()
     for node in graph.nodes:

@@ -249,7 +249,7 @@ def test_what_a_line_of_code_does_to_pairs_is_what_it_does_to_dense_maps(name):
 
 
 def test_what_cannot_be_done_in_place_says_so():
-    with pytest.raises(AttributeError, match="cannot change in place by 'abs_': use 'abs'"):
+    with pytest.raises(AttributeError, match="cannot change in place by 'abs_': use an operation"):
         octavize(Cell(lambda net, x, a, b: a.abs_() + b), 0.25)(torch.randn(1, 3, 4, 4))
 
 

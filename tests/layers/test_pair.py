@@ -156,7 +156,7 @@ def test_in_place_methods_change_the_pair():
     pair[:, :1] = 7.0
     assert alias is pair
     assert alias.high[:, 0].eq(7).all()
-    with pytest.raises(AttributeError, match="cannot change in place by 'exp_': use 'exp'"):
+    with pytest.raises(AttributeError, match="cannot change in place by 'exp_': use an operation"):
         pair.exp_()
     with pytest.raises(TypeError, match="cannot change in place by 'threshold_'"):
         F.threshold_(pair, 0.1, 0.0)

@@ -107,6 +107,26 @@ def test_a_step_that_would_change_the_outputs_is_left_out_with_a_warning():
     assert fast(x).shape == (2, 48)
 
 
+class TwoBranches(nn.Module):
+    """Which norm follows the convolution depends on the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.a, self.b = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.a(y) if x.sum() > 0 else self.b(y)
+
+
+def test_norms_on_branches_that_depend_on_the_input_are_not_folded():
+    model, x = awake(TwoBranches()), torch.rand(2, 3, 4, 4)
+    with pytest.warns(UserWarning, match="folding batch norms is left out.*cannot be traced"):
+        fast = optimize(model, x)
+    for clip in (x, -x):
+        torch.testing.assert_close(fast(clip), model(clip))
+
+
 def test_compiled():
     model, x = awake(build_model("resnet3d_tiny", num_classes=5, alpha=0.25)), torch.randn(1, 3, 4, 24, 24)
     with torch.no_grad():
