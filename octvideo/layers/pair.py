@@ -21,7 +21,8 @@ class OctPair:
     the channels joins part to part; global pooling gives a tensor. Every other torch function, operator, method or
     attribute sees the dense map, `merge(pair)`, as do iteration, indexing, `chunk` and the like, which give copies:
     writing into these does not reach the pair. A tensor that varies in space and joins a pair loses its fine detail in
-    the low channels. What can be told from a tensor: `isinstance(pair, Tensor)` is False, and a custom `torch.autograd.Function` must be given `merge(pair)`.
+    the low channels. What can be told from a tensor: `isinstance(pair, Tensor)` is False, and a custom
+    `torch.autograd.Function` must be given `merge(pair)`.
 
     Args:
         high: the high channels at full size.

@@ -59,6 +59,7 @@ def optimize(model: nn.Module, example: Any, *, compile: bool = False) -> nn.Mod
         The fast network in evaluation mode, its outputs within `TOLERANCES` of the original's.
 
     Example:
+        >>> import torch
         >>> from octvideo.models import resnet3d_tiny
         >>> clip = torch.zeros(1, 3, 16, 48, 48)
         >>> fast = optimize(resnet3d_tiny(num_classes=8, alpha=0.25), clip)
