@@ -106,6 +106,8 @@ def lower_convolutions(network: nn.Module, example: Any) -> nn.Module:
 
 def fuse_convolutions(network: nn.Module, example: Any) -> nn.Module:
     """Let convolutions add up their paths and rectify as they write (`FusedConv`), where a CPU's kernels can."""
+    if isinstance(network, FastNetwork):
+        return FastNetwork(fuse_convolutions(network.network, example)).eval()
     graph = trace(network)
     uses = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
     rectified: set[nn.Module] = set()

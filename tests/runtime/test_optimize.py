@@ -9,6 +9,7 @@ from torch import nn
 from octvideo import octavize
 from octvideo.models import IMAGE_BUILDERS, build_model
 from octvideo.runtime import FastNetwork, optimize
+from octvideo.runtime.fused import FusedConv
 
 
 def awake(model):
@@ -52,6 +53,7 @@ def test_outputs_are_those_of_the_network(name, dtype):
     with torch.no_grad():
         fast = optimize(model, x)
         assert isinstance(fast, FastNetwork)
+        assert any(isinstance(m, FusedConv) for m in fast.modules()) == (dtype != torch.float64)
         more = torch.randn(1, *x.shape[1:], dtype=dtype)  # another batch than the example's
         expected = model(more)
         tolerance = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.05}[dtype]
