@@ -96,7 +96,9 @@ class FusedConv(nn.Module):
         padding, dilation, moves = pick[:2], pick[2:], [stride[a] for a in axes]
         groups = count(pair.segments, source) if self.depthwise else self.groups
         weight = self._weight(pair, source, target, planar, padding, moves, dilation, groups, axes)
-        b = take(self.bias, self.out_segments, target) if bias and self.bias is not None else None
+        b = None
+        if bias and self.bias is not None:
+            b = take(self.bias, self.out_segments, target).contiguous()  # oneDNN ignores the strides of a bias
         ops, act = torch.ops.mkldnn, "relu" if relu else "none"
         if total is None:
             out = ops._convolution_pointwise(planar, weight, b, padding, moves, dilation, groups, act, [], "")

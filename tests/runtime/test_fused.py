@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from octvideo.layers import OctConv2d, OctConv3d, concat, split
+from octvideo.layers import OctConv2d, OctConv3d, OctPair, concat, split
 from octvideo.runtime.fused import FusedConv, why_not_fused
 
 ALPHAS = ((0, 0.25), (0.25, 0.25), (0.25, 0), (0, 0), (1, 0.5), (0.5, 1))
@@ -48,6 +48,13 @@ def test_images_groups_and_exchanges(groups, exchange):
             16, 16, 5, stride, 4, 2, groups, False, alpha_in=0.25, alpha_out=0.25, exchange=exchange
         )  # fmt: skip
         assert_fused_equals_plain(conv, split(torch.randn(3, 16, *size), 0.25))
+
+
+def test_groups_of_few_channels():
+    """ResNeXt's: 3 high channels and 1 low one in each of 32 groups."""
+    segments = ((3, 1),) * 32
+    conv = OctConv2d(128, 128, 3, 1, 1, groups=32, alpha_in=0.25, alpha_out=0.25, out_segments=segments)
+    assert_fused_equals_plain(conv, OctPair(torch.randn(2, 96, 9, 7), torch.randn(2, 32, 5, 4), segments))
 
 
 def test_a_concatenated_pair_and_bfloat16():
