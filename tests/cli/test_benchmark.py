@@ -1,0 +1,60 @@
+"""`octvideo benchmark` and the timing in turns behind it."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from octvideo.analysis import count_macs
+from octvideo.analysis.benchmark import time_in_turns
+from octvideo.cli import main
+from octvideo.models import resnet3d_tiny
+
+
+class Recorder(nn.Module):
+    def __init__(self, name, calls):
+        super().__init__()
+        self.name, self.calls = name, calls
+
+    def forward(self, x):
+        self.calls.append((self.name, self.training, torch.is_grad_enabled()))
+        return x
+
+
+def test_networks_take_turns():
+    calls = []
+    networks = {name: Recorder(name, calls) for name in "ab"}
+    times = time_in_turns(networks, torch.zeros(1), rounds=3, warmup=1)
+    assert calls == [("a", False, False), ("b", False, False)] * 4
+    assert networks["a"].training
+    assert all(timing.median_ms > 0 <= timing.iqr_ms for timing in times.values())
+    with pytest.raises(ValueError, match="rounds must be 2 or more, for a range; got 1"):
+        time_in_turns(networks, torch.zeros(1), rounds=1)
+
+
+def test_the_command_writes_ratios_against_the_dense_network_of_each_variant(tmp_path, capsys):
+    threads = torch.get_num_threads()
+    path = tmp_path / "new" / "b.json"
+    arguments = ["--model", "resnet3d_tiny", "--alpha", "0.5", "--num_frames", "4", "--crop", "24", "--rounds", "3"]
+    try:
+        assert main(["benchmark", *arguments, "--output", str(path)]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["variant"], row["alpha"]) for row in rows] == [
+        ("eager", 0), ("fast", 0), ("eager", 0.5), ("fast", 0.5),
+    ]  # fmt: skip
+    clip = torch.zeros(1, 3, 4, 24, 24)
+    gmacs = [count_macs(resnet3d_tiny(num_classes=400, alpha=a), clip).gmacs for a in (0, 0.5)]
+    fast = rows[3]
+    assert fast["macs_ratio"] == pytest.approx(gmacs[1] / gmacs[0])
+    assert fast["time_ratio"] == pytest.approx(fast["median_ms"] / rows[1]["median_ms"])
+    assert fast["speedup_over_eager_dense"] == pytest.approx(rows[0]["median_ms"] / fast["median_ms"])
+    assert fast["time_over_macs_ratio"] == pytest.approx(fast["time_ratio"] / fast["macs_ratio"])
+    assert "time / MACs" in capsys.readouterr().out
+
+
+def test_unknown_variants_are_named(capsys):
+    assert main(["benchmark", "--variants", "faster"]) == 1
+    assert "variants must be of eager, fast, compiled" in capsys.readouterr().err
