@@ -18,9 +18,10 @@ ALLOWED = {
     "evaluation": set(),
     "analysis": {"layers", "convert", "models"},
     "runtime": {"layers", "convert", "models"},
+    "benchmarks": {"layers", "convert", "models", "data", "analysis", "runtime"},
     "training": {"layers", "models", "data", "evaluation"},
     "report": {"analysis", "evaluation"},
-    "cli": {"layers", "models", "data", "evaluation", "analysis", "runtime", "training", "report"},
+    "cli": {"layers", "models", "data", "evaluation", "analysis", "runtime", "benchmarks", "training", "report"},
 }
 
 

@@ -1,7 +1,5 @@
 """Latency of one forward pass."""
 
-import statistics
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +7,7 @@ import torch
 from torch import nn
 
 from octvideo.analysis.macs import evaluating, forward, nested_tensors
+from octvideo.analysis.timing import summarise_times, time_once_ms
 
 
 @dataclass(frozen=True)
@@ -48,22 +47,7 @@ def measure_latency(model: nn.Module, inputs: Any, *, warmup: int = 3, runs: int
     with evaluating(model), torch.no_grad():
         for _ in range(warmup):
             forward(model, inputs)
-        times_ms = [time_once_ms(model, inputs, device) for _ in range(runs)]
-    quartiles = statistics.quantiles(times_ms, n=4, method="inclusive")
+        times_ms = [time_once_ms(lambda: forward(model, inputs), device) for _ in range(runs)]
+    timing = summarise_times(times_ms)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return LatencyReport(quartiles[1], quartiles[2] - quartiles[0], torch.get_num_threads(), name)
-
-
-def time_once_ms(model: nn.Module, inputs: Any, device: torch.device) -> float:
-    """Wall time of one forward pass in milliseconds, until the device has done it."""
-    _wait(device)
-    start = time.perf_counter()
-    forward(model, inputs)
-    _wait(device)
-    return 1e3 * (time.perf_counter() - start)
-
-
-def _wait(device: torch.device) -> None:
-    # Kernels on an accelerator run on after the call has returned.
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+    return LatencyReport(timing.median_ms, timing.iqr_ms, torch.get_num_threads(), name)

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from octvideo.analysis import MACS_TOOL, audit_paper, cost_table
-from octvideo.cli.options import OneLineParser, chosen_size, default_num_classes, new_parser
-from octvideo.models.build import IMAGE_BUILDERS, find_builder
+from octvideo.cli.options import OneLineParser, new_parser
+from octvideo.models.build import IMAGE_BUILDERS, chosen_size, default_num_classes, find_builder
 from octvideo.report import write_audit
 
 

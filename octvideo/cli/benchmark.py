@@ -1,155 +1,131 @@
-"""`octvideo benchmark`: time against multiply-adds, dense and octave networks in one run."""
+"""`octvideo benchmark`: times of networks, layers and decoding, all of a table in one run."""
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args, get_origin, get_type_hints
 
-import torch
+import docstring_parser
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from torch import nn
 
-from octvideo.analysis import MACS_TOOL, count_macs
-from octvideo.analysis.benchmark import time_in_turns
-from octvideo.cli.options import chosen_size, default_num_classes, new_parser
-from octvideo.models import build_model
+from octvideo.analysis import MACS_TOOL
+from octvideo.benchmarks import benchmark_networks
+from octvideo.cli.options import OneLineParser, new_parser
 from octvideo.report import collect_metadata
-from octvideo.runtime import optimize
 
-VARIANTS = ("eager", "fast", "compiled")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One table of times.
+
+    Args:
+        description: what it times.
+        measure: function whose arguments are the command's options, and which returns rows.
+        columns: header -> text of a row's cell.
+        note: what the reader of the table must know.
+    """
+
+    description: str
+    measure: Callable[..., list[Row]]
+    columns: Mapping[str, Callable[[Row], str]]
+    note: str = ""
+
+
+BENCHMARKS = {
+    "networks": Benchmark(
+        "a network over alphas, as it is and on the fast path",
+        benchmark_networks,
+        {
+            "variant": lambda row: row["variant"],
+            "alpha": lambda row: f"{row['alpha']:g}",
+            "GMACs": lambda row: f"{row['gmacs_per_view']:.2f}",
+            "ms": lambda row: f"{row['median_ms']:.1f}",
+            "+- IQR": lambda row: f"{row['iqr_ms']:.1f}",
+            "time ratio": lambda row: f"{row['time_ratio']:.3f}",
+            "MACs ratio": lambda row: f"{row['macs_ratio']:.3f}",
+            "time / MACs": lambda row: f"{row['time_over_macs_ratio']:.3f}",
+            "speed-up": lambda row: (
+                "" if row["speedup_over_eager_dense"] is None else f"{row['speedup_over_eager_dense']:.2f}"
+            ),
+        },
+        f"GMACs: 10^9 multiply-adds for one view by {MACS_TOOL}; ratios are to alpha 0 of the same variant",
+    ),
+}
 
 
 def run(arguments: Sequence[str]) -> int:
     """Benchmark from command-line arguments."""
-    parser = new_parser("benchmark", "Time inference of a network over alphas, as it is and on the fast path.")
-    parser.add_argument("--model", type=str, default="i3d_r50", help="a builder's name")
-    parser.add_argument("--alpha", type=float, nargs="+", default=[0, 0.125, 0.25, 0.5], help="0 is always there")
-    parser.add_argument("--octave", type=str, default="spatial")
-    parser.add_argument("--variants", type=str, nargs="+", default=["eager", "fast"], help=", ".join(VARIANTS))
-    parser.add_argument("--batch_size", type=int, default=1)
-    parser.add_argument("--num_frames", type=int | None, default=None, help="the network's own where not given")
-    parser.add_argument("--crop", type=int, nargs="+", default=[], help="one number, or height and width")
-    parser.add_argument("--dtype", type=Literal["float32", "bfloat16"], default="float32", help="eager is float32")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--output", type=str | None, default=None, help="JSON file for the result")
-    options = parser.parse_args(list(arguments))
-    unknown = set(options.variants) - set(VARIANTS)
-    if unknown or options.batch_size < 1 or options.threads < 1:
-        raise ValueError(
-            f"variants must be of {', '.join(VARIANTS)}, batch_size and threads 1 or more; "
-            f"got {options.variants}, {options.batch_size} and {options.threads}"
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, BENCHMARKS))
+        lines = [f"  {name:{width}}  {benchmark.description}" for name, benchmark in BENCHMARKS.items()]
+        print(
+            "\n".join(
+                ["usage: octvideo benchmark WHAT ... (octvideo benchmark WHAT --help for its options)", "", *lines]
+            )
         )
-    torch.set_num_threads(options.threads)
-    alphas = list(dict.fromkeys([0.0, *options.alpha]))
-    rows = _measure(options, alphas, (3, *chosen_size(options.model, options.num_frames, options.crop)))
-    Console(width=120).print(_table(rows, options))
-    print(f"times are medians of {options.rounds} rounds, all networks in turn; GMACs per view by {MACS_TOOL}")
-    if options.output:
-        _write(Path(options.output), rows, options)
+        return 0 if arguments else 2
+    name = arguments[0]
+    if name not in BENCHMARKS:
+        raise ValueError(f"octvideo benchmark takes one of {', '.join(BENCHMARKS)}; got {name!r}")
+    benchmark = BENCHMARKS[name]
+    options = _parser(name, benchmark).parse_args(list(arguments[1:])).as_dict()
+    output = options.pop("output")
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        rows = benchmark.measure(**options, progress=_bars(progress))
+    _print(name, benchmark, rows, options)
+    if output:
+        _write(Path(output), name, options, rows)
     return 0
 
 
-def _measure(options: Any, alphas: Sequence[float], size: tuple[int, ...]) -> list[dict[str, Any]]:
-    """One row for each variant and alpha."""
-    clips = torch.randn(options.batch_size, *size)
-    networks: dict[str, nn.Module] = {}
-    rows = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        building = progress.add_task("building", total=len(alphas) * len(options.variants))
-        for alpha in alphas:
-            network = _network(options, alpha)
-            gmacs = count_macs(network, clips[:1]).gmacs
-            for variant in options.variants:
-                networks[f"{variant} {alpha:g}"] = _variant(variant, network, clips, options.dtype)
-                rows.append({"variant": variant, "alpha": alpha, "gmacs_per_view": gmacs})
-                progress.advance(building)
-        timing = progress.add_task("timing", total=options.rounds + 1)
-        times = time_in_turns(
-            networks, clips, rounds=options.rounds, progress=lambda done: progress.update(timing, completed=done)
-        )
+def _parser(name: str, benchmark: Benchmark) -> OneLineParser:
+    """Options from the function's signature and docstring; its sequences are words one after the other."""
+    parser = new_parser(f"benchmark {name}", f"Time {benchmark.description}.")
+    hints = get_type_hints(benchmark.measure)
+    many = {key: get_args(hint)[0] for key, hint in hints.items() if get_origin(hint) is Sequence and key != "return"}
+    texts = {p.arg_name: p.description for p in docstring_parser.parse(benchmark.measure.__doc__ or "").params}
+    for key, kind in many.items():
+        default = list(inspect.signature(benchmark.measure).parameters[key].default)
+        parser.add_argument(f"--{key}", type=kind, nargs="+", default=default, help=texts[key])
+    parser.add_function_arguments(benchmark.measure, skip={"progress", *many})
+    parser.add_argument("--output", type=str | None, default=None, help="JSON file for the result")
+    return parser
+
+
+def _bars(progress: Progress) -> Callable[[str, int, int], None]:
+    """A live bar for each thing that is being done."""
+    bars: dict[str, Any] = {}
+
+    def update(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            bars[what] = progress.add_task(what)
+        progress.update(bars[what], completed=done, total=total)
+
+    return update
+
+
+def _print(name: str, benchmark: Benchmark, rows: Sequence[Row], options: Row) -> None:
+    settings = ", ".join(f"{key} {value}" for key, value in options.items() if value not in (None, [], ()))
+    table = Table(title=f"{name}: {settings}")
+    for header in benchmark.columns:
+        table.add_column(header, justify="right")
     for row in rows:
-        row |= vars(times[f"{row['variant']} {row['alpha']:g}"])
-    return [_with_ratios(row, rows) for row in rows]
+        table.add_row(*(cell(row) for cell in benchmark.columns.values()))
+    Console(width=120).print(table)
+    print(f"times are medians of {options['rounds']} rounds, all in turn; {benchmark.note}".removesuffix("; "))
 
 
-def _network(options: Any, alpha: float) -> nn.Module:
-    """The network with every block awake: PyTorchVideo's start with last norms of 0."""
-    torch.manual_seed(0)
-    classes = default_num_classes(options.model)
-    network = build_model(options.model, num_classes=classes, alpha=alpha, octave=options.octave).eval()
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            nn.init.ones_(module.weight)
-    return network
-
-
-class _Cast(nn.Module):
-    """A network of another type between float32 clips and float32 logits."""
-
-    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.network, self.dtype = network, dtype
-
-    def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        return self.network(clips.to(self.dtype)).float()
-
-
-def _variant(variant: str, network: nn.Module, clips: torch.Tensor, dtype: str) -> nn.Module:
-    if variant == "eager":
-        return network
-    kind = getattr(torch, dtype)
-    compiled = variant == "compiled"
-    fast = optimize(network.to(kind), clips.to(kind), compile=compiled)
-    network.float()
-    return fast if kind == torch.float32 else _Cast(fast, kind)
-
-
-def _with_ratios(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Time and multiply-adds against the dense network of the same variant, and time against the eager dense one."""
-    dense = next(r for r in rows if r["variant"] == row["variant"] and r["alpha"] == 0)
-    eager = next((r for r in rows if r["variant"] == "eager" and r["alpha"] == 0), None)
-    ratios = {
-        "time_ratio": row["median_ms"] / dense["median_ms"],
-        "macs_ratio": row["gmacs_per_view"] / dense["gmacs_per_view"],
-        "speedup_over_eager_dense": eager["median_ms"] / row["median_ms"] if eager else None,
-    }
-    return row | ratios | {"time_over_macs_ratio": ratios["time_ratio"] / ratios["macs_ratio"]}
-
-
-def _table(rows: Sequence[dict[str, Any]], options: Any) -> Table:
-    table = Table(
-        title=f"{options.model}, {options.octave} octave, batch {options.batch_size}, {options.threads} threads, "
-        f"fast path in {options.dtype}"
-    )
-    for name in ("variant", "alpha", "GMACs", "ms", "+- IQR", "time ratio", "MACs ratio", "time / MACs", "speed-up"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        speedup = row["speedup_over_eager_dense"]
-        table.add_row(
-            row["variant"],
-            f"{row['alpha']:g}",
-            f"{row['gmacs_per_view']:.2f}",
-            f"{row['median_ms']:.1f}",
-            f"{row['iqr_ms']:.1f}",
-            f"{row['time_ratio']:.3f}",
-            f"{row['macs_ratio']:.3f}",
-            f"{row['time_over_macs_ratio']:.3f}",
-            "" if speedup is None else f"{speedup:.2f}",
-        )
-    return table
-
-
-def _write(path: Path, rows: list[dict[str, Any]], options: Any) -> None:
+def _write(path: Path, name: str, options: Row, rows: list[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    settings = {
-        name: options[name]
-        for name in ("model", "octave", "batch_size", "num_frames", "crop", "dtype", "threads", "rounds")
-    }
-    content = {"settings": settings, "macs_tool": MACS_TOOL, "metadata": collect_metadata(), "rows": rows}
+    metadata = collect_metadata(options.get("device"))
+    content = {"benchmark": name, "settings": options, "macs_tool": MACS_TOOL, "metadata": metadata, "rows": rows}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(f"written: {path}")

@@ -12,9 +12,10 @@ from rich.console import Console
 from torch import nn
 
 import octvideo
-from octvideo.cli.options import chosen_size, default_num_classes, new_parser
+from octvideo.cli.options import new_parser
 from octvideo.cli.results import view_shape
 from octvideo.models import build_model
+from octvideo.models.build import chosen_size, default_num_classes
 from octvideo.runtime import ExportReport, export_onnx, export_program
 from octvideo.training import load_classifier
 

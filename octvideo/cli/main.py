@@ -18,7 +18,7 @@ COMMANDS = {
     "train": "train a network from a config",
     "evaluate": "score a checkpoint on a list of videos",
     "predict": "name the action in videos",
-    "benchmark": "time networks over alphas, as they are and on the fast path",
+    "benchmark": "time networks over alphas, as they are and on the fast path, and what surrounds them",
     "export": "write a network as an ONNX file or a torch.export program",
     "analyze": "print what a network costs at several alphas",
     "sweep": "train and evaluate a config over alphas, folds and seeds",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, NoReturn
 
 import pytorch_lightning as pl
 from jsonargparse import ArgumentParser
 
 from octvideo.data import VideoDataModule
-from octvideo.models.build import IMAGE_BUILDERS, view_size
 from octvideo.training import VideoClassifier
 
 FROM_DATA = {"class_names", "preprocessing"}
@@ -50,26 +48,3 @@ def training_parser() -> OneLineParser:
     parser.add_argument("--measure_latency", type=bool, default=True, help="false where other work runs beside")
     parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; None is torch's choice")
     return parser
-
-
-def default_num_classes(model: str) -> int:
-    """Classes of the data set that a network was made for: Kinetics-400 or ImageNet."""
-    return 1000 if model in IMAGE_BUILDERS else 400
-
-
-def chosen_size(model: str, num_frames: int | None, crop: Sequence[int]) -> tuple[int, ...]:
-    """Size of one view: what is given, and the network's own for the rest.
-
-    Raises:
-        ValueError: frames for a network on images, or a crop that is not one number or two.
-    """
-    *frames, height, width = view_size(model)
-    if num_frames is not None and model in IMAGE_BUILDERS:
-        raise ValueError(f"num_frames is {num_frames}, but {model} is a network on images: leave it out")
-    if min((*crop, 1 if num_frames is None else num_frames)) < 1:
-        raise ValueError(f"num_frames and crop must be 1 or more; got {num_frames} and {list(crop)}")
-    if len(crop) > 2:
-        raise ValueError(f"crop must be one number or height and width; got {list(crop)}")
-    if crop:
-        height, width = crop[0], crop[-1]
-    return (*(frames if num_frames is None else [num_frames]), height, width)

@@ -75,6 +75,29 @@ def view_size(name: str) -> tuple[int, ...]:
     return _VIEW_SIZES.get(name, (8, 224, 224))
 
 
+def default_num_classes(model: str) -> int:
+    """Classes of the data set that a network was made for: Kinetics-400 or ImageNet."""
+    return 1000 if model in IMAGE_BUILDERS else 400
+
+
+def chosen_size(model: str, num_frames: int | None, crop: Sequence[int]) -> tuple[int, ...]:
+    """Size of one view: what is given, and the network's own for the rest.
+
+    Raises:
+        ValueError: frames for a network on images, or a crop that is not one number or two.
+    """
+    *frames, height, width = view_size(model)
+    if num_frames is not None and model in IMAGE_BUILDERS:
+        raise ValueError(f"num_frames is {num_frames}, but {model} is a network on images: leave it out")
+    if min((*crop, 1 if num_frames is None else num_frames)) < 1:
+        raise ValueError(f"num_frames and crop must be 1 or more; got {num_frames} and {list(crop)}")
+    if len(crop) > 2:
+        raise ValueError(f"crop must be one number or height and width; got {list(crop)}")
+    if crop:
+        height, width = crop[0], crop[-1]
+    return (*(frames if num_frames is None else [num_frames]), height, width)
+
+
 def find_builder(name: str) -> Builder:
     """Return a builder by its name here, or by the dotted path of a function elsewhere ("package.module:function").
 

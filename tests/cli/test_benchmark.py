@@ -4,33 +4,20 @@ import json
 
 import pytest
 import torch
-from torch import nn
 
 from octvideo.analysis import count_macs
-from octvideo.analysis.benchmark import time_in_turns
+from octvideo.analysis.timing import time_in_turns
 from octvideo.cli import main
 from octvideo.models import resnet3d_tiny
 
 
-class Recorder(nn.Module):
-    def __init__(self, name, calls):
-        super().__init__()
-        self.name, self.calls = name, calls
-
-    def forward(self, x):
-        self.calls.append((self.name, self.training, torch.is_grad_enabled()))
-        return x
-
-
-def test_networks_take_turns():
+def test_calls_take_turns():
     calls = []
-    networks = {name: Recorder(name, calls) for name in "ab"}
-    times = time_in_turns(networks, torch.zeros(1), rounds=3, warmup=1)
-    assert calls == [("a", False, False), ("b", False, False)] * 4
-    assert networks["a"].training
+    times = time_in_turns({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=3, warmup=1)
+    assert calls == ["a", "b"] * 4
     assert all(timing.median_ms > 0 <= timing.iqr_ms for timing in times.values())
     with pytest.raises(ValueError, match="rounds must be 2 or more, for a range; got 1"):
-        time_in_turns(networks, torch.zeros(1), rounds=1)
+        time_in_turns({}, rounds=1)
 
 
 def test_the_command_writes_ratios_against_the_dense_network_of_each_variant(tmp_path, capsys):
@@ -38,7 +25,7 @@ def test_the_command_writes_ratios_against_the_dense_network_of_each_variant(tmp
     path = tmp_path / "new" / "b.json"
     arguments = ["--model", "resnet3d_tiny", "--alpha", "0.5", "--num_frames", "4", "--crop", "24", "--rounds", "3"]
     try:
-        assert main(["benchmark", *arguments, "--output", str(path)]) == 0
+        assert main(["benchmark", "networks", *arguments, "--output", str(path)]) == 0
     finally:
         torch.set_num_threads(threads)
     rows = json.loads(path.read_text())["rows"]
@@ -56,5 +43,5 @@ def test_the_command_writes_ratios_against_the_dense_network_of_each_variant(tmp
 
 
 def test_unknown_variants_are_named(capsys):
-    assert main(["benchmark", "--variants", "faster"]) == 1
+    assert main(["benchmark", "networks", "--variants", "faster"]) == 1
     assert "variants must be of eager, fast, compiled" in capsys.readouterr().err
