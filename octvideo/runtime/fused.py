@@ -14,22 +14,28 @@ from octvideo.layers.functional import columns, is_depthwise
 from octvideo.layers.lowering import is_channels_last
 from octvideo.layers.pair import empty_low
 
+Map = OctPair | Tensor
+WANTED = {(HIGH, LOW): "high_to_low", (LOW, HIGH): "low_to_high"}
+
 
 class FusedConv(nn.Module):
     """An octave (or dense) convolution for inference whose paths add up in oneDNN's kernels.
 
-    The first path of each output writes it, the next one adds to it, and the last one applies the rectifier, so that
-    sums and activation cost no pass over the map of their own. Weights are packed once.
+    Each path of an output adds to what is there, be it the paths before it or a shortcut, and the last one rectifies,
+    so that sums and activation cost no pass over the map of their own. Weights are packed once for each size.
 
     Args:
         conv: octave convolution of 2 or 3 dimensions with zero padding that keeps the size, average down-sampling and
             a kernel that runs through 2-D views; see `why_not_fused`.
         relu: rectify the output.
+
+    Attributes:
+        in_place: write the output over the summand, whose values nobody needs any more.
     """
 
     def __init__(self, conv: Any, relu: bool) -> None:
         super().__init__()
-        self.relu = relu
+        self.relu, self.in_place = relu, False
         self.factors, self.stride, self.dilation = _factors(conv), tuple(conv.stride), tuple(conv.dilation)
         self.padding = tuple(before for before, _ in conv.geometry.padding)
         self.kernel, self.groups = tuple(conv.kernel_size), conv.groups
@@ -39,32 +45,56 @@ class FusedConv(nn.Module):
         self.weight, self.bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
         self.packed: dict[Any, Tensor] = {}
 
-    def forward(self, x: OctPair | Tensor) -> OctPair | Tensor:
+    def forward(self, x: Map, summand: Map | None = None) -> Map:
+        """Convolve; add the summand, if any; rectify, if so made.
+
+        Shape:
+            x as the convolution takes it; summand and result as it gives it.
+        """
         pair = x if isinstance(x, OctPair) else empty_low(x, self.factors)
-        high, low = self._output(pair, HIGH), self._output(pair, LOW)
+        sums = self._sums(pair, summand)
+        if sums is None:  # another kind of map, or one that is broadcast
+            out = self._run(pair, (None, None), relu=False) + summand  # type: ignore[operator]
+            return out.relu() if self.relu else out
+        return self._run(pair, sums, self.relu)
+
+    def _run(self, pair: OctPair, sums: Sequence[Tensor | None], relu: bool) -> Map:
+        high, low = (self._output(pair, part, sums[part], relu) for part in (HIGH, LOW))
         if low is None:
             return empty_low(high, self.factors) if self.alpha_out else high  # type: ignore[arg-type,return-value]
         if high is None:
-            size = [-(-n // s) for n, s in zip(pair.high.shape[2:], self.stride, strict=True)]
-            high = low.new_empty(low.shape[0], 0, *size)
+            high = low.new_empty(low.shape[0], 0, *self._high_size(pair))
         return OctPair(high, low, self.out_segments)
 
-    def _output(self, pair: OctPair, target: int) -> Tensor | None:
-        """One part of the output: the smaller paths first, the last one on top of their sum."""
+    def _sums(self, pair: OctPair, summand: Map | None) -> Sequence[Tensor | None] | None:
+        """The summand part by part, free to be written over; None where it is not of the output's kind and shape."""
+        if summand is None:
+            return None, None
+        if isinstance(summand, OctPair) != bool(self.alpha_out):
+            return None
+        parts = summand.parts if isinstance(summand, OctPair) else (summand, None)
+        high = (pair.high.shape[0], count(self.out_segments, HIGH), *self._high_size(pair))
+        if isinstance(summand, OctPair) and summand.segments != self.out_segments:
+            return None
+        if tuple(parts[HIGH].shape) != high or parts[HIGH].dtype != self.weight.dtype:
+            return None
+        return parts if self.in_place else [None if part is None else part.clone() for part in parts]
+
+    def _high_size(self, pair: OctPair) -> list[int]:
+        return [-(-n // s) for n, s in zip(pair.high.shape[2:], self.stride, strict=True)]
+
+    def _output(self, pair: OctPair, target: int, total: Tensor | None, relu: bool) -> Tensor | None:
+        """One part of the output: what is there, then the smaller paths, the last one on top of their sum."""
         if not count(self.out_segments, target):
             return None
-        wanted = {(HIGH, LOW): "high_to_low", (LOW, HIGH): "low_to_high"}
-        total: Tensor | None = None
-        sources = [
-            s
-            for s in (LOW, HIGH)
-            if count(pair.segments, s)
-            and (s == target or (not self.depthwise and self.exchange in ("both", wanted[s, target])))
-        ]
+        sources = [source for source in (LOW, HIGH) if count(pair.segments, source) and self._has_path(source, target)]
         for source in sources:
             last = source == sources[-1]
-            total = self._path(pair, source, target, total, bias=last, relu=last and self.relu)
+            total = self._path(pair, source, target, total, bias=last, relu=last and relu)
         return total
+
+    def _has_path(self, source: int, target: int) -> bool:
+        return source == target or (not self.depthwise and self.exchange in ("both", WANTED[source, target]))
 
     def _path(self, pair: OctPair, source: int, target: int, total: Tensor | None, bias: bool, relu: bool) -> Tensor:
         steps = [
@@ -74,11 +104,13 @@ class FusedConv(nn.Module):
         pools = [s if f > 1 and source == HIGH else p for s, f, p in zip(self.stride, self.factors, steps, strict=True)]
         x = avg_pool(avg_pool(pair.parts[source], pools), [s // p for s, p in zip(steps, pools, strict=True)])
         stride = tuple(1 if f > 1 else s for s, f in zip(self.stride, self.factors, strict=True))
-        out = self._convolve(x, pair, source, target, stride, total, bias, relu)
-        if source == LOW and target == HIGH:
-            size = [-(-n // s) for n, s in zip(pair.high.shape[2:], self.stride, strict=True)]
-            return upsample(out, size)
-        return out
+        if (source, target) != (LOW, HIGH):
+            return self._convolve(x, pair, source, target, stride, total, bias, relu)
+        out = self._convolve(x, pair, source, target, stride, None, bias, relu and total is None)
+        if total is None:
+            return upsample(out, self._high_size(pair))
+        total = add_upsampled(total, out)
+        return total.relu_() if relu else total
 
     def _convolve(
         self,
@@ -103,9 +135,9 @@ class FusedConv(nn.Module):
         if total is None:
             out = ops._convolution_pointwise(planar, weight, b, padding, moves, dilation, groups, act, [], "")
         else:
-            summand, _ = _planar(total, self.kernel, (1,) * len(self.kernel))
+            sums, _ = _planar(total, self.kernel, (1,) * len(self.kernel))
             out = ops._convolution_pointwise_(
-                summand, planar, weight, b, padding, moves, dilation, groups, "add", 1.0, act if relu else None, [], ""
+                sums, planar, weight, b, padding, moves, dilation, groups, "add", 1.0, act if relu else None, [], ""
             )
         return _unplanar(out, x, self.kernel)
 
@@ -133,6 +165,23 @@ class FusedConv(nn.Module):
                 weight, padding, stride, dilation, groups, list(planar.shape)
             )
         return self.packed[key]
+
+
+def add_upsampled(total: Tensor, x: Tensor) -> Tensor:
+    """`total + upsample(x, size of total)`, written over total where every element of x covers a whole cell.
+
+    Shape:
+        total (N, C, *size), x (N, C, *ceil(size / factors)) -> (N, C, *size), factors 1 or 2.
+    """
+    cells, repeated = total, x
+    for axis in reversed(range(2, x.dim())):  # each axis in two where it is repeated: (..., n, 2, ...)
+        factor = 1 if x.shape[axis] == total.shape[axis] else 2
+        if x.shape[axis] * factor != total.shape[axis]:
+            return total.add_(upsample(x, total.shape[2:]))
+        if factor == 2:
+            cells, repeated = cells.unflatten(axis, (-1, 2)), repeated.unsqueeze(axis + 1)
+    cells.add_(repeated)
+    return total
 
 
 def why_not_fused(conv: Any) -> str | None:

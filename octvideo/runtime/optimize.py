@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from octvideo.convert.trace import trace
-from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, Pairwise, octave_from_dense
+from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, octave_from_dense
 from octvideo.layers.conv import dense_kind
 from octvideo.layers.replace import replace_modules
-from octvideo.runtime.fused import FusedConv, why_not_fused
+from octvideo.runtime.fusion import fuse
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
 """Largest difference of the outputs, relative to the largest output (or 1), by the input's type."""
@@ -105,39 +104,8 @@ def lower_convolutions(network: nn.Module, example: Any) -> nn.Module:
 
 
 def fuse_convolutions(network: nn.Module, example: Any) -> nn.Module:
-    """Let convolutions add up their paths and rectify as they write (`FusedConv`), where a CPU's kernels can."""
-    if isinstance(network, FastNetwork):
-        return FastNetwork(fuse_convolutions(network.network, example)).eval()
-    graph = trace(network)
-    uses = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
-    rectified: set[nn.Module] = set()
-    for node in graph.nodes:
-        users = list(node.users)
-        if node.op == "call_module" and len(users) == 1 and users[0].op == "call_module":
-            names = str(node.target), str(users[0].target)
-            conv, act = (network.get_submodule(name) for name in names)
-            if _fusable(conv) and _rectifies(act) and all(uses[name] == 1 for name in names):
-                rectified.add(conv)
-                parent, _, child = names[1].rpartition(".")
-                setattr(network.get_submodule(parent), child, nn.Identity())
-
-    def fused(module: nn.Module) -> nn.Module | None:
-        return FusedConv(_as_octave(module), module in rectified) if _fusable(module) else None
-
-    return replace_modules(network, fused).eval()
-
-
-def _as_octave(conv: Any) -> Any:
-    return octave_from_dense(conv, 0, 0) if dense_kind(conv) is not None else conv
-
-
-def _fusable(module: nn.Module) -> bool:
-    takes = isinstance(module, OctConv2d | OctConv3d) or dense_kind(module) in (nn.Conv2d, nn.Conv3d)
-    return takes and why_not_fused(_as_octave(module)) is None
-
-
-def _rectifies(module: nn.Module) -> bool:
-    return type(module.layer if isinstance(module, Pairwise) else module) is nn.ReLU
+    """Let convolutions add to sums and rectify as they write, where a CPU's kernels can; see `fuse`."""
+    return FastNetwork(fuse(network.network if isinstance(network, FastNetwork) else network)).eval()
 
 
 def channels_last(x: Any) -> Any:

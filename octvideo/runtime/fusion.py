@@ -1,0 +1,103 @@
+"""The graph of a network with sums and activations inside of the convolutions before them."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from octvideo.convert.trace import trace
+from octvideo.layers import OctConv2d, OctConv3d, Pairwise, octave_from_dense
+from octvideo.layers.conv import dense_kind
+from octvideo.layers.replace import replace_modules
+from octvideo.runtime.fused import FusedConv, why_not_fused
+
+SUMS = (operator.add, operator.iadd, torch.add)
+RELUS = (torch.relu, torch.relu_, F.relu, F.relu_, "relu", "relu_")
+
+
+def fuse(network: nn.Module) -> nn.Module:
+    """Put `FusedConv` in place of every convolution that it can stand for, with the sum and the rectifier after it.
+
+    Args:
+        network: takes channels-last maps; its modules are replaced.
+
+    Returns:
+        The graph of the network, as a module.
+
+    Raises:
+        ValueError: torch.fx cannot trace the network.
+    """
+    graph = trace(network)
+    modules = {str(node.target): network.get_submodule(str(node.target)) for node in _calls(graph)}
+    uses = Counter(modules[str(node.target)] for node in _calls(graph))
+    fused: dict[nn.Module, FusedConv] = {}
+    for node in _calls(graph):
+        conv = modules[str(node.target)]
+        if uses[conv] == 1 and _fusable(conv):
+            fused[conv] = _fuse_at(node, modules)
+    for node in _calls(graph):
+        conv = modules[str(node.target)]
+        if conv in fused and len(node.args) == 2:
+            fused[conv].in_place = _may_overwrite(node, lambda n: modules.get(str(n.target)) in fused)
+    replace_modules(network, lambda m: fused.get(m) or (FusedConv(_as_octave(m), False) if _fusable(m) else None))
+    return fx.GraphModule(network, graph)
+
+
+def _fuse_at(node: fx.Node, modules: dict[str, nn.Module]) -> FusedConv:
+    """The fused convolution of a node, whose call takes the place of the sum and the rectifier that alone read it."""
+    chain, args = [node], list(node.args)
+    user = _only_user(node)
+    if user is not None and user.target in SUMS and len(user.args) == 2 and not user.kwargs:
+        others = [arg for arg in user.args if arg is not node]
+        if len(others) == 1 and isinstance(others[0], fx.Node):
+            chain.append(user)
+            args.append(others[0])
+    user = _only_user(chain[-1])
+    relu = user is not None and _rectifies(user, modules)
+    if relu:
+        chain.append(user)  # type: ignore[arg-type]
+    if len(chain) > 1:
+        with node.graph.inserting_before(chain[-1]):
+            call = node.graph.call_module(str(node.target), tuple(args))
+        chain[-1].replace_all_uses_with(call)
+        for done in reversed(chain):
+            node.graph.erase_node(done)
+    return FusedConv(_as_octave(modules[str(node.target)]), relu)
+
+
+def _may_overwrite(node: fx.Node, is_fused: Callable[[fx.Node], bool]) -> bool:
+    """True where a fused convolution reads its summand last, and only fused ones, which keep no views, read it."""
+    x, summand = node.args
+    assert isinstance(summand, fx.Node)
+    known = all(n.op == "call_module" and is_fused(n) for n in (summand, *summand.users))
+    return known and x is not summand and all(user is node or user < node for user in summand.users)
+
+
+def _calls(graph: fx.Graph) -> list[fx.Node]:
+    return [node for node in graph.nodes if node.op == "call_module"]
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _as_octave(conv: Any) -> Any:
+    return octave_from_dense(conv, 0, 0) if dense_kind(conv) is not None else conv
+
+
+def _fusable(module: nn.Module) -> bool:
+    takes = isinstance(module, OctConv2d | OctConv3d) or dense_kind(module) in (nn.Conv2d, nn.Conv3d)
+    return takes and why_not_fused(_as_octave(module)) is None
+
+
+def _rectifies(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    if node.op == "call_module":
+        module = modules[str(node.target)]
+        return type(module.layer if isinstance(module, Pairwise) else module) is nn.ReLU
+    return node.target in RELUS
