@@ -102,24 +102,10 @@ def _network(model: str, alpha: float, octave: str) -> nn.Module:
     return network
 
 
-class _Cast(nn.Module):
-    """A network of another type between float32 clips and float32 logits."""
-
-    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.network, self.dtype = network, dtype
-
-    def forward(self, clips: Tensor) -> Tensor:
-        return self.network(clips.to(self.dtype)).float()
-
-
 def _variant(variant: str, network: nn.Module, clips: Tensor, dtype: str) -> nn.Module:
     if variant == "eager":
         return network
-    kind = getattr(torch, dtype)
-    fast = optimize(network.to(kind), clips.to(kind), compile=variant == "compiled")
-    network.float()
-    return fast if kind == torch.float32 else _Cast(fast, kind)
+    return optimize(network, clips, dtype=getattr(torch, dtype), compile=variant == "compiled")
 
 
 def _with_ratios(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, OctPair, dense_layer, pair_layer
 from octvideo.layers.conv import dense_kind
+from octvideo.layers.pool import POOLS
 
 
 def trace(model: nn.Module, example: Any = None) -> fx.Graph:
@@ -46,7 +47,7 @@ def is_layer(module: nn.Module) -> bool:
     """True for a module that the graph shows as one node."""
     if dense_kind(module) is not None or pair_layer(module) is not None or dense_layer(module) is not None:
         return not isinstance(module, nn.Identity)
-    if isinstance(module, OctConv1d | OctConv2d | OctConv3d):
+    if isinstance(module, (OctConv1d, OctConv2d, OctConv3d, *POOLS)):
         return True
     return type(module).__module__.startswith("torch.nn") and not isinstance(module, _CONTAINERS)
 

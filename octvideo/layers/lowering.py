@@ -37,8 +37,8 @@ def conv3d(
         )
     elif tuple(weight.shape[3:]) == (1, 1) and not any(padding[1:]) and tuple(stride[1:]) == (1, 1):
         kernel = weight[..., 0].contiguous(memory_format=torch.channels_last)
-        out = F.conv2d(x.flatten(3), kernel, bias, (stride[0], 1), (padding[0], 0), (dilation[0], 1), groups)
-        out = out.unflatten(3, x.shape[3:])  # from (N, C, T, H W)
+        out = F.conv2d(to_places(x), kernel, bias, (stride[0], 1), (padding[0], 0), (dilation[0], 1), groups)
+        out = from_places(out, x.shape[3:])
     else:
         out = F.conv3d(x, weight, bias, tuple(stride), tuple(padding), tuple(dilation), groups)
     return out.contiguous(memory_format=torch.channels_last_3d)
@@ -54,7 +54,18 @@ def avg_pool3d(x: Tensor, factors: Sequence[int]) -> Tensor:
     if any(f != 1 for f in plane):
         x = planar(x, lambda frames: _avg_pool2d(frames, plane))
     if t != 1:
-        x = _avg_pool2d(x.flatten(3), (t, 1)).unflatten(3, x.shape[3:])  # (N, C, T, H W)
+        x = from_places(_avg_pool2d(to_places(x), (t, 1)), x.shape[3:])
+    return x
+
+
+def pool_planar(
+    x: Tensor, pool2d: Callable[..., Tensor], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
+) -> Tensor:
+    """Pool a channels-last map by a mean or a maximum over boxes: first within frames, then over time."""
+    if (*kernel[1:], *stride[1:]) != (1, 1, 1, 1):
+        x = _over_frames(x, lambda frames: pool2d(frames, kernel[1:], stride[1:], padding[1:]))
+    if (kernel[0], stride[0]) != (1, 1):
+        x = from_places(pool2d(to_places(x), (kernel[0], 1), (stride[0], 1), (padding[0], 0)), x.shape[3:])
     return x
 
 
@@ -70,9 +81,31 @@ def is_channels_last(x: Tensor) -> bool:
     return x.dim() == 5 and x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous()
 
 
+def to_frames(x: Tensor) -> Tensor:
+    """View a channels-last map frame by frame: (N, C, T, H, W) -> (N T, C, H, W)."""
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def from_frames(frames: Tensor, num_clips: int) -> Tensor:
+    """The inverse of `to_frames`."""
+    return frames.unflatten(0, (num_clips, -1)).transpose(1, 2)
+
+
+def to_places(x: Tensor) -> Tensor:
+    """View a channels-last map place by place: (N, C, T, H, W) -> (N, C, T, H W).
+
+    By way of (N, T, H, W, C): for one clip `flatten` of the map itself gives a stride that torch takes for contiguous.
+    """
+    return x.permute(0, 2, 3, 4, 1).flatten(2, 3).permute(0, 3, 1, 2)
+
+
+def from_places(places: Tensor, size: Sequence[int]) -> Tensor:
+    """The inverse of `to_places` for a map whose frames have this size."""
+    return places.permute(0, 2, 3, 1).unflatten(2, tuple(size)).permute(0, 4, 1, 2, 3)
+
+
 def _over_frames(x: Tensor, func: Callable[[Tensor], Tensor]) -> Tensor:
-    frames = x.transpose(1, 2).flatten(0, 1)  # (N T, C, H, W)
-    return func(frames).unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+    return from_frames(func(to_frames(x)), x.shape[0])
 
 
 def _avg_pool2d(x: Tensor, factors: Sequence[int]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,53 @@ from torch import Tensor, nn
 from octvideo.layers import OctPair, avg_pool, upsample
 from octvideo.layers.channels import HIGH, LOW, count, take
 from octvideo.layers.functional import columns, is_depthwise
-from octvideo.layers.lowering import is_channels_last
+from octvideo.layers.lowering import from_frames, from_places, is_channels_last, to_frames, to_places
 from octvideo.layers.pair import empty_low
 
 Map = OctPair | Tensor
-WANTED = {(HIGH, LOW): "high_to_low", (LOW, HIGH): "low_to_high"}
+LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
+EXCHANGE = {(HIGH, LOW): "high_to_low", (LOW, HIGH): "low_to_high"}
+
+
+class _View(NamedTuple):
+    """What a kernel sees of a map at a time.
+
+    Args:
+        name: image, frames (one by one), time (place by place) or video.
+        axes: those of (H, W) or (T, H, W) that are kept.
+    """
+
+    name: str
+    axes: tuple[int, ...]
+
+    def of(self, x: Tensor, frame_stride: int = 1) -> Tensor:
+        """The view of a map, (N, C, *kept axes); only single frames can be left out."""
+        if self.name == "image":
+            return x.contiguous(memory_format=torch.channels_last)
+        if not is_channels_last(x):
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        if self.name == "frames":
+            return to_frames(x[:, :, ::frame_stride] if frame_stride > 1 else x)
+        return to_places(x) if self.name == "time" else x
+
+    def map(self, out: Tensor, x: Tensor) -> Tensor:
+        """The map of a view's result; x is the map that the view was of."""
+        if self.name == "frames":
+            return from_frames(out, x.shape[0])
+        return from_places(out, x.shape[3:]) if self.name == "time" else out
+
+
+IMAGE, VIDEO = _View("image", (0, 1)), _View("video", (0, 1, 2))
+FRAMES, TIME = _View("frames", (1, 2)), _View("time", (0, 1))
+
+
+class _Moves(NamedTuple):
+    """How a path gets from one part to another: two poolings, then a convolution that strides on the other axes."""
+
+    first: list[int]
+    then: list[int]
+    stride: tuple[int, ...]
+    view: _View
 
 
 class FusedConv(nn.Module):
@@ -25,8 +67,7 @@ class FusedConv(nn.Module):
     so that sums and activation cost no pass over the map of their own. Weights are packed once for each size.
 
     Args:
-        conv: octave convolution of 2 or 3 dimensions with zero padding that keeps the size, average down-sampling and
-            a kernel that runs through 2-D views; see `why_not_fused`.
+        conv: octave convolution of 2 or 3 dimensions with zero padding and average down-sampling; see `why_not_fused`.
         relu: rectify the output.
 
     Attributes:
@@ -36,14 +77,18 @@ class FusedConv(nn.Module):
     def __init__(self, conv: Any, relu: bool) -> None:
         super().__init__()
         self.relu, self.in_place = relu, False
-        self.factors, self.stride, self.dilation = _factors(conv), tuple(conv.stride), tuple(conv.dilation)
-        self.padding = tuple(before for before, _ in conv.geometry.padding)
-        self.kernel, self.groups = tuple(conv.kernel_size), conv.groups
+        self.geometry, self.kernel = conv.geometry, tuple(conv.kernel_size)
+        self.factors = _factors(conv)
+        self.out_segments, self.alpha_out, self.exchange = conv.out_segments, conv.alpha_out, conv.exchange
         self.depthwise = is_depthwise(conv.weight, conv.groups)
-        self.out_segments, self.alpha_out = conv.out_segments, conv.alpha_out
-        self.exchange = conv.exchange
-        self.weight, self.bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
-        self.packed: dict[Any, Tensor] = {}
+        self.weight = conv.weight.detach()
+        # oneDNN ignores the strides of a bias.
+        self.biases = [
+            None if conv.bias is None else take(conv.bias.detach(), self.out_segments, part).contiguous()
+            for part in (HIGH, LOW)
+        ]
+        self.moves = {(s, t): self._moves(s, t) for s in (HIGH, LOW) for t in (HIGH, LOW)}
+        self.calls: dict[Any, _Call] = {}
 
     def forward(self, x: Map, summand: Map | None = None) -> Map:
         """Convolve; add the summand, if any; rectify, if so made.
@@ -58,6 +103,33 @@ class FusedConv(nn.Module):
             return out.relu() if self.relu else out
         return self._run(pair, sums, self.relu)
 
+    def _moves(self, source: int, target: int) -> _Moves:
+        axes = list(zip(self.geometry.stride, self.factors, strict=True))
+        steps = [max(s * (f if target else 1) // (f if source else 1), 1) if f > 1 else 1 for s, f in axes]
+        first = [s if f > 1 and source == HIGH else step for (s, f), step in zip(axes, steps, strict=True)]
+        then = [step // p for step, p in zip(steps, first, strict=True)]
+        stride = tuple(1 if f > 1 else s for s, f in axes)
+        return _Moves(first, then, stride, _view(self.kernel, stride, [before for before, _ in self.geometry.padding]))
+
+    def _sums(self, pair: OctPair, summand: Map | None) -> Sequence[Tensor | None] | None:
+        """The summand part by part, free to be written over; None where it is not of the output's kind and shape."""
+        if summand is None:
+            return None, None
+        if isinstance(summand, OctPair) != bool(self.alpha_out):
+            return None
+        if isinstance(summand, OctPair) and summand.segments != self.out_segments:
+            return None
+        high = summand.high if isinstance(summand, OctPair) else summand
+        size = (pair.high.shape[0], count(self.out_segments, HIGH), *self._high_size(pair))
+        if tuple(high.shape) != size or high.dtype != self.weight.dtype:
+            return None
+        parts = summand.parts if isinstance(summand, OctPair) else (summand, None)
+        return parts if self.in_place else [None if part is None else part.clone() for part in parts]
+
+    def _high_size(self, pair: OctPair) -> list[int]:
+        axes = zip(pair.high.shape[2:], self.kernel, *self.geometry[:3], strict=True)
+        return [(n + before + after - d * (k - 1) - 1) // s + 1 for n, k, s, (before, after), d in axes]
+
     def _run(self, pair: OctPair, sums: Sequence[Tensor | None], relu: bool) -> Map:
         high, low = (self._output(pair, part, sums[part], relu) for part in (HIGH, LOW))
         if low is None:
@@ -66,105 +138,71 @@ class FusedConv(nn.Module):
             high = low.new_empty(low.shape[0], 0, *self._high_size(pair))
         return OctPair(high, low, self.out_segments)
 
-    def _sums(self, pair: OctPair, summand: Map | None) -> Sequence[Tensor | None] | None:
-        """The summand part by part, free to be written over; None where it is not of the output's kind and shape."""
-        if summand is None:
-            return None, None
-        if isinstance(summand, OctPair) != bool(self.alpha_out):
-            return None
-        parts = summand.parts if isinstance(summand, OctPair) else (summand, None)
-        high = (pair.high.shape[0], count(self.out_segments, HIGH), *self._high_size(pair))
-        if isinstance(summand, OctPair) and summand.segments != self.out_segments:
-            return None
-        if tuple(parts[HIGH].shape) != high or parts[HIGH].dtype != self.weight.dtype:
-            return None
-        return parts if self.in_place else [None if part is None else part.clone() for part in parts]
-
-    def _high_size(self, pair: OctPair) -> list[int]:
-        return [-(-n // s) for n, s in zip(pair.high.shape[2:], self.stride, strict=True)]
-
     def _output(self, pair: OctPair, target: int, total: Tensor | None, relu: bool) -> Tensor | None:
-        """One part of the output: what is there, then the smaller paths, the last one on top of their sum."""
+        """One part of the output: what is there, then the smaller path, the last one on top of their sum."""
         if not count(self.out_segments, target):
             return None
         sources = [source for source in (LOW, HIGH) if count(pair.segments, source) and self._has_path(source, target)]
         for source in sources:
             last = source == sources[-1]
-            total = self._path(pair, source, target, total, bias=last, relu=last and relu)
+            bias = self.biases[target] if last else None
+            total = self._path(pair, source, target, total, bias, relu=last and relu)
         return total
 
     def _has_path(self, source: int, target: int) -> bool:
-        return source == target or (not self.depthwise and self.exchange in ("both", WANTED[source, target]))
+        return source == target or (not self.depthwise and self.exchange in ("both", EXCHANGE[source, target]))
 
-    def _path(self, pair: OctPair, source: int, target: int, total: Tensor | None, bias: bool, relu: bool) -> Tensor:
-        steps = [
-            max(s * (f if target == LOW else 1) // (f if source == LOW else 1), 1) if f > 1 else 1
-            for s, f in zip(self.stride, self.factors, strict=True)
-        ]
-        pools = [s if f > 1 and source == HIGH else p for s, f, p in zip(self.stride, self.factors, steps, strict=True)]
-        x = avg_pool(avg_pool(pair.parts[source], pools), [s // p for s, p in zip(steps, pools, strict=True)])
-        stride = tuple(1 if f > 1 else s for s, f in zip(self.stride, self.factors, strict=True))
+    def _path(
+        self, pair: OctPair, source: int, target: int, total: Tensor | None, bias: Tensor | None, relu: bool
+    ) -> Tensor:
+        moves = self.moves[source, target]
+        x = avg_pool(avg_pool(pair.parts[source], moves.first), moves.then)
+        seen = moves.view.of(x, moves.stride[0])
+        convolve = self._call(pair, source, target, seen.shape)
         if (source, target) != (LOW, HIGH):
-            return self._convolve(x, pair, source, target, stride, total, bias, relu)
-        out = self._convolve(x, pair, source, target, stride, None, bias, relu and total is None)
+            return moves.view.map(convolve(seen, None if total is None else moves.view.of(total), bias, relu), x)
+        out = moves.view.map(convolve(seen, None, bias, relu and total is None), x)
         if total is None:
             return upsample(out, self._high_size(pair))
         total = add_upsampled(total, out)
         return total.relu_() if relu else total
 
-    def _convolve(
-        self,
-        x: Tensor,
-        pair: OctPair,
-        source: int,
-        target: int,
-        stride: tuple[int, ...],
-        total: Tensor | None,
-        bias: bool,
-        relu: bool,
-    ) -> Tensor:
-        planar, axes = _planar(x, self.kernel, stride)
-        pick = [getattr(self, name)[a] for name in ("padding", "dilation") for a in axes]
-        padding, dilation, moves = pick[:2], pick[2:], [stride[a] for a in axes]
-        groups = count(pair.segments, source) if self.depthwise else self.groups
-        weight = self._weight(pair, source, target, planar, padding, moves, dilation, groups, axes)
-        b = None
-        if bias and self.bias is not None:
-            b = take(self.bias, self.out_segments, target).contiguous()  # oneDNN ignores the strides of a bias
-        ops, act = torch.ops.mkldnn, "relu" if relu else "none"
-        if total is None:
-            out = ops._convolution_pointwise(planar, weight, b, padding, moves, dilation, groups, act, [], "")
-        else:
-            sums, _ = _planar(total, self.kernel, (1,) * len(self.kernel))
-            out = ops._convolution_pointwise_(
-                sums, planar, weight, b, padding, moves, dilation, groups, "add", 1.0, act if relu else None, [], ""
-            )
-        return _unplanar(out, x, self.kernel)
-
-    def _weight(
-        self,
-        pair: OctPair,
-        source: int,
-        target: int,
-        planar: Tensor,
-        padding: Sequence[int],
-        stride: Sequence[int],
-        dilation: Sequence[int],
-        groups: int,
-        axes: Sequence[int],
-    ) -> Tensor:
-        """The path's weight, packed for this input; packed once for each size."""
-        key = (source, target, pair.segments, tuple(planar.shape))
-        if key not in self.packed:
+    def _call(self, pair: OctPair, source: int, target: int, size: torch.Size) -> _Call:
+        """The kernel's call for one path and size of its view; its weight is packed once."""
+        key = (source, target, pair.segments, size)
+        if key not in self.calls:
             weight = take(self.weight, self.out_segments, target)
             if not self.depthwise:
-                weight = columns(weight, pair.segments, source, self.groups)
-            weight = weight.reshape(*weight.shape[:2], *(self.kernel[a] for a in axes))
-            weight = weight.contiguous(memory_format=torch.channels_last)
-            self.packed[key] = torch.ops.mkldnn._reorder_convolution_weight(
-                weight, padding, stride, dilation, groups, list(planar.shape)
+                weight = columns(weight, pair.segments, source, self.geometry.groups)
+            axes = self.moves[source, target].view.axes
+            how = (
+                [self.geometry.padding[a][0] for a in axes],
+                [self.moves[source, target].stride[a] for a in axes],
+                [self.geometry.dilation[a] for a in axes],
+                count(pair.segments, source) if self.depthwise else self.geometry.groups,
             )
-        return self.packed[key]
+            weight = weight.reshape(*weight.shape[:2], *(self.kernel[a] for a in axes))
+            weight = weight.contiguous(memory_format=LAYOUTS[len(axes)])
+            self.calls[key] = _Call(torch.ops.mkldnn._reorder_convolution_weight(weight, *how, list(size)), *how)
+        return self.calls[key]
+
+
+class _Call(NamedTuple):
+    """A convolution by oneDNN's kernel."""
+
+    weight: Tensor
+    padding: list[int]
+    stride: list[int]
+    dilation: list[int]
+    groups: int
+
+    def __call__(self, x: Tensor, total: Tensor | None, bias: Tensor | None, relu: bool) -> Tensor:
+        """Convolve; written over `total` with what it holds added, where it is given."""
+        ops, how = torch.ops.mkldnn, (self.padding, self.stride, self.dilation, self.groups)
+        if total is None:
+            return ops._convolution_pointwise(x, self.weight, bias, *how, "relu" if relu else "none", [], "")
+        relu_or_none = "relu" if relu else None
+        return ops._convolution_pointwise_(total, x, self.weight, bias, *how, "add", 1.0, relu_or_none, [], "")
 
 
 def add_upsampled(total: Tensor, x: Tensor) -> Tensor:
@@ -192,13 +230,10 @@ def why_not_fused(conv: Any) -> str | None:
         return "oneDNN's kernels are for float32 and bfloat16 on a CPU"
     if conv.padding_mode != "zeros" or conv.down_sampling != "average":
         return "only zero padding and average down-sampling are fused"
-    if len(conv.kernel_size) == 3 and conv.kernel_size[0] > 1 and tuple(conv.kernel_size[1:]) != (1, 1):
-        return "its kernel has no 2-D view"
-    strides = [1 if f > 1 else s for s, f in zip(conv.stride, _factors(conv), strict=True)]
-    if len(strides) == 3 and conv.kernel_size[0] > 1 and strides[1:] != [1, 1]:
-        return "its stride has no 2-D view"
-    axes = zip(conv.kernel_size, conv.dilation, conv.geometry.padding, strict=True)
-    if any(before != after or before + after != d * (k - 1) for k, d, (before, after) in axes):
+    axes = list(zip(conv.kernel_size, conv.dilation, conv.geometry.padding, strict=True))
+    if any(before != after for _, _, (before, after) in axes):
+        return "its padding differs between the two ends"
+    if (conv.alpha_in or conv.alpha_out) and any(2 * before != d * (k - 1) for k, d, (before, _) in axes):
         return "its padding does not keep the size"
     return None
 
@@ -208,22 +243,10 @@ def _factors(conv: Any) -> tuple[int, ...]:
     return conv.factors if conv.alpha_in or conv.alpha_out else (1,) * len(conv.factors)
 
 
-def _planar(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
-    """The 2-D view of a map on which a kernel runs, and the axes (of T, H, W) that the view keeps."""
-    if x.dim() == 4:
-        return x.contiguous(memory_format=torch.channels_last), (0, 1)
-    if not is_channels_last(x):
-        x = x.contiguous(memory_format=torch.channels_last_3d)
-    if kernel[0] == 1:
-        x = x[:, :, :: stride[0]] if stride[0] > 1 else x
-        return x.transpose(1, 2).flatten(0, 1), (1, 2)
-    return x.flatten(3), (0, 1)
-
-
-def _unplanar(out: Tensor, x: Tensor, kernel: Sequence[int]) -> Tensor:
-    """The map of a 2-D view's result; x is the map that the view was of."""
-    if x.dim() == 4:
-        return out
-    if kernel[0] == 1:
-        return out.unflatten(0, (x.shape[0], -1)).transpose(1, 2)
-    return out.unflatten(3, x.shape[3:])
+def _view(kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> _View:
+    """The view on which a kernel runs: of two axes where it does not touch the third, for those are faster."""
+    if len(kernel) == 2:
+        return IMAGE
+    if kernel[0] == 1 and not padding[0]:
+        return FRAMES
+    return TIME if (*kernel[1:], *stride[1:], *padding[1:]) == (1, 1, 1, 1, 0, 0) else VIDEO

@@ -9,36 +9,50 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from octvideo.convert.trace import trace
 from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, octave_from_dense
 from octvideo.layers.conv import dense_kind
+from octvideo.layers.pool import planar_pool
 from octvideo.layers.replace import replace_modules
 from octvideo.runtime.fusion import fuse
 
-TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
+TOLERANCES: dict[torch.dtype | None, float] = {
+    torch.float64: 1e-9,
+    torch.float32: 1e-4,
+    torch.float16: 0.02,
+    torch.bfloat16: 0.1,
+}
 """Largest difference of the outputs, relative to the largest output (or 1), by the input's type."""
 
 Step = Callable[[nn.Module, Any], nn.Module]
 
 
 class FastNetwork(nn.Module):
-    """A network that runs on channels-last memory.
+    """A network that runs on channels-last memory, in a type of its own.
 
     Args:
         network: takes and gives what the original does.
+        dtype: of the maps within; None is the input's.
+
+    Shape:
+        as the network; floating-point outputs have the type of the first floating-point input.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.dtype = network, dtype
 
     def forward(self, *args: Any) -> Any:
-        return self.network(*(channels_last(a) for a in args))
+        if self.dtype is None:
+            return self.network(*(channels_last(a) for a in args))
+        given = next((t.dtype for t in tree_leaves(args) if _is_floating(t)), self.dtype)
+        out = self.network(*(channels_last(tree_map(lambda t: _cast(t, self.dtype), a)) for a in args))
+        return tree_map(lambda t: _cast(t, given), out)
 
 
-def optimize(model: nn.Module, example: Any, *, compile: bool = False) -> nn.Module:
+def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None, compile: bool = False) -> nn.Module:
     """Return a copy of a network, octave or dense, that computes the same in less time; for inference.
 
     Batch norms are folded into the convolutions before them (weights of the dense shape: one rule for every alpha),
@@ -52,6 +66,7 @@ def optimize(model: nn.Module, example: Any, *, compile: bool = False) -> nn.Mod
     Args:
         model: any network; it is not changed.
         example: an input of the size and type to come; a tuple is passed as positional arguments.
+        dtype: of weights and maps within the fast network, as torch.bfloat16; None keeps the network's.
         compile: compile for the example's size; takes a minute or more, and a C++ compiler on a CPU.
 
     Returns:
@@ -64,12 +79,17 @@ def optimize(model: nn.Module, example: Any, *, compile: bool = False) -> nn.Mod
         >>> fast = optimize(resnet3d_tiny(num_classes=8, alpha=0.25), clip)
     """
     network: nn.Module = copy.deepcopy(model).eval()
-    steps: list[tuple[str, Step]] = [("folding batch norms", fold_norms), ("lowering convolutions", lower_convolutions)]
-    steps.append(("compiling", _compiled) if compile else ("fusing sums and activations", fuse_convolutions))
+    steps: list[tuple[str, Step]] = [
+        ("folding batch norms", fold_norms),
+        ("lowering convolutions and poolings", lambda net, _: lower(net, dtype)),
+        ("compiling", _compiled) if compile else ("fusing sums and activations", fuse_convolutions),
+    ]
     with torch.no_grad():
         expected = tree_leaves(call(network, example))
+        types = [*([dtype] if dtype else []), *(e.dtype for e in expected if isinstance(e, Tensor))]
+        tolerance = max(TOLERANCES.get(t, 0.0) for t in types)
         for name, step in steps:
-            network = _checked(name, step, network, example, expected)
+            network = _checked(name, step, network, example, expected, tolerance)
     return network
 
 
@@ -90,22 +110,26 @@ def fold_norms(network: nn.Module, example: Any) -> nn.Module:
     return network
 
 
-def lower_convolutions(network: nn.Module, example: Any) -> nn.Module:
-    """Give a network channels-last maps and weights, and 3-D convolutions that run through 2-D views of them."""
+def lower(network: nn.Module, dtype: torch.dtype | None = None) -> FastNetwork:
+    """Give a network channels-last maps and weights, and convolutions and poolings that run through 2-D views."""
 
     def lowered(module: nn.Module) -> nn.Module | None:
-        return octave_from_dense(module, 0, 0) if dense_kind(module) is nn.Conv3d else None  # type: ignore[arg-type]
+        if dense_kind(module) is nn.Conv3d:
+            return octave_from_dense(module, 0, 0)  # type: ignore[arg-type]
+        return planar_pool(module)
 
-    network = replace_modules(network, lowered)
+    network = replace_modules(network.to(dtype), lowered)
     for module in network.modules():
         for parameter in module.parameters(recurse=False):
             parameter.data = channels_last(parameter.data)
-    return FastNetwork(network).eval()
+    return FastNetwork(network, dtype).eval()
 
 
 def fuse_convolutions(network: nn.Module, example: Any) -> nn.Module:
     """Let convolutions add to sums and rectify as they write, where a CPU's kernels can; see `fuse`."""
-    return FastNetwork(fuse(network.network if isinstance(network, FastNetwork) else network)).eval()
+    if isinstance(network, FastNetwork):
+        return FastNetwork(fuse(network.network), network.dtype).eval()
+    return FastNetwork(fuse(network)).eval()
 
 
 def channels_last(x: Any) -> Any:
@@ -116,6 +140,14 @@ def channels_last(x: Any) -> Any:
     return x if layout is None else x.contiguous(memory_format=layout)
 
 
+def _is_floating(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point()
+
+
+def _cast(x: Any, dtype: torch.dtype | None) -> Any:
+    return x.to(dtype) if _is_floating(x) else x
+
+
 def call(network: nn.Module, example: Any) -> Any:
     """Call a network: a tuple is passed as positional arguments, all else as the one argument."""
     args = example if isinstance(example, tuple) else (example,)
@@ -123,7 +155,9 @@ def call(network: nn.Module, example: Any) -> Any:
     return network(*(list(a) if isinstance(a, list) else a for a in args))
 
 
-def _checked(name: str, step: Step, network: nn.Module, example: Any, expected: list[Any]) -> nn.Module:
+def _checked(
+    name: str, step: Step, network: nn.Module, example: Any, expected: list[Any], tolerance: float
+) -> nn.Module:
     """The network after a step, or before it where the step fails or changes what comes out."""
     try:
         candidate = step(copy.deepcopy(network), example)
@@ -131,7 +165,6 @@ def _checked(name: str, step: Step, network: nn.Module, example: Any, expected: 
     except Exception as error:  # a step may meet anything in a stranger's network
         warnings.warn(f"{name} is left out: {type(error).__name__}: {str(error).strip().splitlines()[0]}", stacklevel=3)
         return network
-    tolerance = max(TOLERANCES.get(t.dtype, 0.0) for t in expected if isinstance(t, Tensor))
     if not worst <= tolerance:  # NaN, too
         warnings.warn(f"{name} is left out: outputs differ by {worst:.1g}, more than {tolerance:g}", stacklevel=3)
         return network
