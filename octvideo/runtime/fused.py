@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from octvideo.layers import OctPair, avg_pool, upsample
+from octvideo.layers import OctPair, avg_pool, octave_from_dense, upsample
 from octvideo.layers.channels import HIGH, LOW, count, take
 from octvideo.layers.functional import columns, is_depthwise
 from octvideo.layers.lowering import from_frames, from_places, is_channels_last, to_frames, to_places
@@ -51,6 +52,23 @@ IMAGE, VIDEO = _View("image", (0, 1)), _View("video", (0, 1, 2))
 FRAMES, TIME = _View("frames", (1, 2)), _View("time", (0, 1))
 
 
+class _Window(NamedTuple):
+    """What a kernel sees of a row of pixels.
+
+    Args:
+        width, stride, padding: of the kernel on the axis W, in pixels.
+    """
+
+    width: int
+    stride: int
+    padding: int
+
+    def unfold(self, x: Tensor) -> Tensor:
+        """Give each place of the output the pixels of its window as channels: (N, C, ..., W) -> (N, k C, ..., W')."""
+        rows = F.pad(x.movedim(1, -1), (0, 0, self.padding, self.padding)).flatten(-2)  # (N, ..., W C)
+        return rows.unfold(-1, self.width * x.shape[1], self.stride * x.shape[1]).contiguous().movedim(-1, 1)
+
+
 class _Moves(NamedTuple):
     """How a path gets from one part to another: two poolings, then a convolution that strides on the other axes."""
 
@@ -77,6 +95,9 @@ class FusedConv(nn.Module):
     def __init__(self, conv: Any, relu: bool) -> None:
         super().__init__()
         self.relu, self.in_place = relu, False
+        self.window: _Window | None = None
+        if _is_narrow(conv):
+            conv, self.window = _unfolded(conv)
         self.geometry, self.kernel = conv.geometry, tuple(conv.kernel_size)
         self.factors = _factors(conv)
         self.out_segments, self.alpha_out, self.exchange = conv.out_segments, conv.alpha_out, conv.exchange
@@ -96,6 +117,8 @@ class FusedConv(nn.Module):
         Shape:
             x as the convolution takes it; summand and result as it gives it.
         """
+        if self.window is not None:
+            x = self.window.unfold(x)  # type: ignore[arg-type]
         pair = x if isinstance(x, OctPair) else empty_low(x, self.factors)
         sums = self._sums(pair, summand)
         if sums is None:  # another kind of map, or one that is broadcast
@@ -236,6 +259,25 @@ def why_not_fused(conv: Any) -> str | None:
     if (conv.alpha_in or conv.alpha_out) and any(2 * before != d * (k - 1) for k, d, (before, _) in axes):
         return "its padding does not keep the size"
     return None
+
+
+def _is_narrow(conv: Any) -> bool:
+    """True for a stem on pixels: its few channels fill no vector."""
+    dense = not conv.alpha_in and not conv.alpha_out and conv.groups == 1
+    return dense and conv.in_channels <= 4 and conv.kernel_size[-1] > 1 and conv.dilation[-1] == 1
+
+
+def _unfolded(conv: Any) -> tuple[Any, _Window]:
+    """The same convolution with the kernel's width among the channels."""
+    window = _Window(conv.kernel_size[-1], conv.stride[-1], conv.geometry.padding[-1][0])
+    kind: Any = nn.Conv2d if len(conv.kernel_size) == 2 else nn.Conv3d
+    new = kind(
+        conv.in_channels * window.width, conv.out_channels, (*conv.kernel_size[:-1], 1), (*conv.stride[:-1], 1),
+        (*(before for before, _ in conv.geometry.padding[:-1]), 0), (*conv.dilation[:-1], 1), device="meta",
+    )  # fmt: skip
+    weight = conv.weight.detach().movedim(-1, 1).flatten(1, 2).unsqueeze(-1)  # (O, k C, ..., 1)
+    new.weight, new.bias = nn.Parameter(weight, requires_grad=False), conv.bias
+    return octave_from_dense(new, 0, 0), window
 
 
 def _factors(conv: Any) -> tuple[int, ...]:

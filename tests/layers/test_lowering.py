@@ -7,6 +7,7 @@ from torch import nn
 
 from octvideo.layers import OctConv3d, octave_from_dense, split
 from octvideo.layers.lowering import conv3d, is_channels_last
+from octvideo.layers.pool import planar_pool
 
 
 def in_channels_last(x):
@@ -54,6 +55,40 @@ def test_an_octave_convolution_computes_the_same_on_channels_last_pairs(octave, 
         torch.testing.assert_close(got, expected)
     assert is_channels_last(out.high)
     assert is_channels_last(out.low)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.AvgPool3d((2, 3, 3), (1, 2, 2)),
+        nn.AvgPool3d((3, 1, 1), (2, 1, 1), (1, 0, 0)),
+        nn.AvgPool3d((1, 7, 5), 1),
+        nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        nn.MaxPool3d((3, 2, 1), (2, 2, 3), (1, 1, 0)),
+        nn.MaxPool3d(1, (1, 2, 1)),
+    ],
+)
+def test_poolings_through_2d_views(pool):
+    for num_clips, size in ((1, (5, 9, 8)), (2, (4, 7, 11))):
+        x = torch.randn(num_clips, 6, *size).double()
+        out = planar_pool(pool)(in_channels_last(x))
+        torch.testing.assert_close(out, pool(x))
+        assert is_channels_last(out)
+        assert torch.equal(planar_pool(pool)(x), pool(x))
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.AvgPool3d(3, padding=1, count_include_pad=False),
+        nn.AvgPool3d(2, ceil_mode=True),
+        nn.MaxPool3d(2, return_indices=True),
+        nn.MaxPool3d(2, dilation=2),
+        nn.MaxPool2d(2),
+    ],
+)
+def test_poolings_that_have_no_planar_layer(pool):
+    assert planar_pool(pool) is None
 
 
 def test_gradients_of_channels_last_maps():

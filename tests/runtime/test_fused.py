@@ -1,11 +1,13 @@
 """Convolutions that add and rectify as they write equal the plain ones."""
 
+import copy
 import itertools
 
 import pytest
 import torch
+from torch import nn
 
-from octvideo.layers import OctConv2d, OctConv3d, OctPair, concat, split
+from octvideo.layers import OctConv2d, OctConv3d, OctPair, concat, octave_from_dense, split
 from octvideo.runtime.fused import FusedConv, why_not_fused
 
 ALPHAS = ((0, 0.25), (0.25, 0.25), (0.25, 0), (0, 0), (1, 0.5), (0.5, 1))
@@ -14,30 +16,75 @@ LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 def assert_fused_equals_plain(conv, x, tolerance=1e-5):
     with torch.no_grad():
-        expected, rectified = conv(x), FusedConv(conv, relu=True)(x)
-        plain = FusedConv(conv, relu=False)(x)
-    if isinstance(expected, torch.Tensor):
-        torch.testing.assert_close(plain, expected, rtol=tolerance, atol=tolerance)
-        torch.testing.assert_close(rectified, expected.relu(), rtol=tolerance, atol=tolerance)
-        return
-    for a, b, c in zip(plain.parts, rectified.parts, expected.parts, strict=True):
-        assert a.shape == b.shape == c.shape
-        torch.testing.assert_close(a, c, rtol=tolerance, atol=tolerance)
-        torch.testing.assert_close(b, c.relu(), rtol=tolerance, atol=tolerance)
+        expected = conv(x)
+        assert_equal(FusedConv(conv, relu=False)(x), expected, tolerance)
+        assert_equal(FusedConv(conv, relu=True)(x), expected.relu(), tolerance)
+        shortcut = expected.cos() if isinstance(expected, torch.Tensor) else expected.map(torch.cos)
+        for relu, in_place in itertools.product((False, True), (False, True)):
+            fused = FusedConv(conv, relu)
+            fused.in_place = in_place
+            total = expected + shortcut
+            summand = copy.deepcopy(shortcut)
+            assert_equal(fused(x, summand), total.relu() if relu else total, tolerance)
+            assert in_place or equal(summand, shortcut)
+
+
+def parts(x):
+    return (x,) if isinstance(x, torch.Tensor) else x.parts
+
+
+def equal(a, b):
+    return all(torch.equal(p, q) for p, q in zip(parts(a), parts(b), strict=True))
+
+
+def assert_equal(got, expected, tolerance):
+    for a, b in zip(parts(got), parts(expected), strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("octave", ["spatial", "temporal", "spatiotemporal"])
-@pytest.mark.parametrize("kernel", [(1, 1, 1), (1, 3, 3), (3, 1, 1)])
+@pytest.mark.parametrize("kernel", [(1, 1, 1), (1, 3, 3), (3, 1, 1), (3, 3, 3)])
 def test_videos(kernel, octave):
-    fused = 0
     for stride, alphas in itertools.product([(1, 1, 1), (1, 2, 2), (2, 1, 1), (2, 2, 2), (4, 1, 1)], ALPHAS):
         padding = tuple(k // 2 for k in kernel)
         conv = OctConv3d(16, 24, kernel, stride, padding, alpha_in=alphas[0], alpha_out=alphas[1], octave=octave)
         x = torch.randn(2, 16, 5, 9, 8).contiguous(memory_format=LAYOUTS[5])
-        if why_not_fused(conv) is None:
-            fused += 1
-            assert_fused_equals_plain(conv, split(x, alphas[0], octave) if alphas[0] else x)
-    assert fused >= 17  # all but strides in space of a kernel in time that have no 2-D view
+        assert why_not_fused(conv) is None
+        assert_fused_equals_plain(conv, split(x, alphas[0], octave) if alphas[0] else x)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [
+        ((5, 7, 7), (1, 2, 2), (2, 3, 3), 1),  # I3D's stem
+        ((2, 4, 5), (1, 1, 3), (0, 0, 0), 1),
+        ((1, 3, 3), 1, (1, 0, 2), 1),
+        ((3, 1, 1), (2, 1, 1), (0, 1, 0), 1),
+        ((3, 3, 3), 1, (1, 2, 3), (1, 2, 2)),
+    ],
+)
+def test_dense_convolutions_of_any_padding(channels, kernel, stride, padding, dilation):
+    conv = octave_from_dense(nn.Conv3d(channels, 6, kernel, stride, padding, dilation), 0, 0)
+    assert_fused_equals_plain(conv, torch.randn(2, channels, 6, 17, 14))
+    image = octave_from_dense(nn.Conv2d(channels, 6, (3, 7), 2, (0, 3)), 0, 0)
+    assert_fused_equals_plain(image, torch.randn(2, channels, 17, 14))
+
+
+def test_a_summand_that_is_broadcast_or_of_another_kind():
+    conv = OctConv2d(8, 8, 3, padding=1, alpha_in=0.25, alpha_out=0.25)
+    pair, dense = split(torch.randn(2, 8, 6, 6), 0.25), octave_from_dense(nn.Conv2d(8, 8, 1), 0, 0)
+    with torch.no_grad():
+        for module, x, summand in [
+            (conv, pair, torch.randn(2, 8, 6, 6)),
+            (conv, pair, torch.randn(1, 8, 1, 1)),
+            (dense, torch.randn(2, 8, 6, 6), torch.randn(8, 1, 1)),
+        ]:
+            fused = FusedConv(module, relu=True)
+            fused.in_place = True
+            before = summand.clone()
+            assert_equal(fused(x, summand), (module(x) + summand).relu(), 1e-5)
+            assert torch.equal(summand, before)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 16])
@@ -68,7 +115,7 @@ def test_a_concatenated_pair_and_bfloat16():
 @pytest.mark.parametrize(
     ("conv", "reason"),
     [
-        (lambda: OctConv3d(4, 4, 3, padding=1, alpha_in=0.5, alpha_out=0.5), "its kernel has no 2-D view"),
+        (lambda: OctConv2d(4, 4, 4, padding="same", alpha_in=0, alpha_out=0), "its padding differs"),
         (lambda: OctConv2d(4, 4, 3, alpha_in=0.5, alpha_out=0.5), "its padding does not keep the size"),
         (lambda: OctConv2d(4, 4, 3, padding=1, alpha_in=0.5, alpha_out=0.5).double(), "float32 and bfloat16 on a CPU"),
         (

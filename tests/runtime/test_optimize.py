@@ -10,6 +10,7 @@ from octvideo import octavize
 from octvideo.models import IMAGE_BUILDERS, build_model
 from octvideo.runtime import FastNetwork, optimize
 from octvideo.runtime.fused import FusedConv
+from octvideo.runtime.optimize import fold_norms, fuse_convolutions, lower
 
 
 def awake(model):
@@ -104,7 +105,7 @@ def test_a_step_that_would_change_the_outputs_is_left_out_with_a_warning():
     with pytest.warns(UserWarning, match="folding batch norms is left out: outputs differ by"):
         fast = optimize(model, x)
     torch.testing.assert_close(fast(x), model(x))
-    with pytest.warns(UserWarning, match="lowering convolutions is left out: ZeroDivisionError"):
+    with pytest.warns(UserWarning, match="lowering convolutions and poolings is left out: ZeroDivisionError"):
         fast = optimize(NeedsContiguousMemory(), torch.randn(2, 3, 2, 4, 4))
     assert fast(x).shape == (2, 48)
 
@@ -127,6 +128,52 @@ def test_norms_on_branches_that_depend_on_the_input_are_not_folded():
         fast = optimize(model, x)
     for clip in (x, -x):
         torch.testing.assert_close(fast(clip), model(clip))
+
+
+class Shortcuts(nn.Module):
+    """Sums whose summands are read again, in other ways and places: none of them may be written over."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.d, self.e, self.f = (nn.Conv3d(4, 4, 1) for _ in range(6))
+        self.drop, self.relu = nn.Dropout(), nn.ReLU()
+
+    def forward(self, x):
+        y = self.relu(self.a(x) + x)  # the input
+        z = self.b(y) + y
+        u = self.drop(z)  # the same tensor in evaluation mode
+        v = self.relu(self.c(z) + z)
+        w = torch.add(v, self.d(v), alpha=2)
+        return self.relu(self.e(w) + w) + self.f(u) + z
+
+
+def test_summands_that_are_read_again_are_kept():
+    model, x = Shortcuts().eval(), torch.randn(2, 4, 3, 6, 5)
+    before = x.clone()
+    with torch.no_grad():
+        fast = optimize(model, x)
+        torch.testing.assert_close(fast(x), model(x), rtol=1e-5, atol=1e-5)
+    assert torch.equal(x, before)
+    assert sum(isinstance(m, FusedConv) for m in fast.modules()) == 6
+
+
+def test_shortcuts_of_a_residual_network_are_written_over():
+    model, x = awake(build_model("i3d_r50", num_classes=5, alpha=0.25)), torch.zeros(1, 3, 8, 224, 224)
+    network = lower(fold_norms(model, x))
+    fused = fuse_convolutions(network, x)
+    assert sum(m.in_place for m in fused.modules() if isinstance(m, FusedConv)) == 16
+    assert not any(isinstance(m, nn.ReLU) for m in fused.modules())
+
+
+def test_a_type_of_its_own():
+    model, x = awake(build_model("c2d_r50", num_classes=5, alpha=0.5)), torch.randn(1, 3, 8, 224, 224)
+    with torch.no_grad():
+        expected = model(x)
+        fast = optimize(model, x, dtype=torch.bfloat16)  # torch's avg_pool3d has no bfloat16 on a CPU
+        out = fast(x)
+    assert out.dtype == torch.float32
+    assert {p.dtype for p in fast.parameters()} == {torch.bfloat16}
+    torch.testing.assert_close(out, expected, rtol=0, atol=0.05 * max(1.0, float(expected.abs().max())))
 
 
 def test_compiled():
