@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from octvideo.cli.options import new_parser
+from octvideo.cli.options import add_fast_option, new_parser
 from octvideo.cli.results import RunFacts, score, show, write_artifacts
 from octvideo.data import VideoDataModule
 from octvideo.training import load_classifier
@@ -24,6 +24,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--num_workers", type=int, default=2)
     parser.add_argument("--accelerator", type=str, default="auto")
+    add_fast_option(parser)
     parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; None is torch's choice")
     parser.add_argument("--name", type=str, default="run", help="experiment's name in reports")
     parser.add_argument("--dataset", type=str, default="videos", help="data set's name in reports")
@@ -48,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
         num_workers=options.num_workers,
     )
     facts = RunFacts(options.name, options.dataset, "test", options.seed, options.fold)
-    row, results = score(classifier, data, "test", facts, accelerator=options.accelerator)
+    row, results = score(classifier, data, "test", facts, accelerator=options.accelerator, fast=options.fast)
     write_artifacts(folder, row, results, classifier.hparams["class_names"], data.annotations("test"))
     show(row)
     print(f"  result, confusion matrix and every video's scores: {folder}")

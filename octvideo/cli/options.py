@@ -26,6 +26,12 @@ def new_parser(command: str, description: str) -> OneLineParser:
     return OneLineParser(prog=f"octvideo {command}", description=description)
 
 
+def add_fast_option(parser: OneLineParser) -> None:
+    """`--fast`: the network that `octvideo.runtime.optimize` makes, in float32 or in another type."""
+    text = "run the fast path: the same outputs in less time; with bfloat16 in half the bits, rounded"
+    parser.add_argument("--fast", type=Literal["float32", "bfloat16"], nargs="?", const="float32", help=text)
+
+
 def training_parser() -> OneLineParser:
     """The options of `octvideo train`: model.*, data.*, trainer.* and the run's own."""
     parser = new_parser("train", "Train a network; every field of the config can be set on the command line.")

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from octvideo.cli.options import new_parser
+from octvideo.cli.options import add_fast_option, new_parser
+from octvideo.cli.results import speed_up
 from octvideo.data import Annotations, VideoDataset, VideoDecodeError, VideoRecord
 from octvideo.training import VideoClassifier, load_classifier
 
@@ -23,10 +24,13 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--num_clips", type=int | None, default=None, help="clips per video; None as in training")
     parser.add_argument("--num_crops", type=int | None, default=None, help="crops per clip; None as in training")
     parser.add_argument("--device", type=str, default="cuda" if torch.cuda.is_available() else "cpu")
+    add_fast_option(parser)
     parser.add_argument("--own_builders", action="store_true", help="import a builder that the checkpoint names")
     options = parser.parse_args(list(arguments))
     classifier = load_classifier(options.checkpoint, own_builders=options.own_builders).to(options.device)
     views = {k: options[k] for k in ("num_clips", "num_crops") if options[k] is not None}
+    if options.fast:
+        speed_up(classifier, options.fast)
     failed = 0
     for path in options.videos:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from octvideo.analysis import MACS_TOOL, LatencyReport, count_macs, count_parame
 from octvideo.data import Annotations, VideoDataModule
 from octvideo.evaluation import VideoResults, plot_confusion, write_confusion_csv, write_per_video_csv
 from octvideo.report import ResultRow, collect_metadata, write_result
+from octvideo.runtime import optimize
 from octvideo.training import VideoClassifier
 
 LATENCY_RUNS = 15
@@ -40,6 +42,7 @@ def score(
     *,
     accelerator: str = "auto",
     with_latency: bool = True,
+    fast: str | None = None,
 ) -> tuple[ResultRow, VideoResults]:
     """Score every video of a split over its views, and count the network's cost.
 
@@ -50,11 +53,19 @@ def score(
         facts: what the row says of the run.
         accelerator: Lightning's.
         with_latency: measure the time of a view, too; false where other work runs beside.
+        fast: "float32" or "bfloat16" scores on the fast path in that type, which is left in the classifier.
     """
     trainer = pl.Trainer(
         accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False,
         enable_progress_bar=False,
     )  # fmt: skip
+    clip = torch.empty(view_shape(classifier.hparams["preprocessing"]), device="meta")
+    costs = {
+        "gmacs_per_view": count_macs(copy.deepcopy(classifier.network).to("meta"), clip).gmacs,
+        "params_m": count_parameters(classifier.network) / 1e6,
+    }
+    if fast:
+        speed_up(classifier.to(trainer.strategy.root_device), fast)
     loader = data.test_dataloader() if split == "test" else data.val_dataloader()
     trainer.test(classifier, dataloaders=loader, verbose=False)
     results = classifier.test_results
@@ -62,16 +73,27 @@ def score(
         raise RuntimeError(f"the {split} list gave no video to score")
     results.num_expected = len(data.annotations(split))
     classifier.to(trainer.strategy.root_device)  # the trainer has put it back on the CPU
-    return _row(classifier, data.dataset(split), results, facts, with_latency), results
+    latency = view_latency(classifier) if with_latency else None
+    row = _row(classifier, data.dataset(split), results, facts, costs, latency)
+    return dataclasses.replace(row, fast_path=fast), results
+
+
+def speed_up(classifier: VideoClassifier, dtype: str) -> None:
+    """Put a classifier's network, for inference, on the fast path in a type."""
+    clip = torch.randn(view_shape(classifier.hparams["preprocessing"])).to(classifier.device)
+    classifier.network = optimize(classifier.network, clip, dtype=getattr(torch, dtype))
 
 
 def _row(
-    classifier: VideoClassifier, dataset: Any, results: VideoResults, facts: RunFacts, with_latency: bool
+    classifier: VideoClassifier,
+    dataset: Any,
+    results: VideoResults,
+    facts: RunFacts,
+    costs: dict[str, float],
+    latency: LatencyReport | None,
 ) -> ResultRow:
     hparams, preprocessing = classifier.hparams, classifier.hparams["preprocessing"]
     shape = view_shape(preprocessing)
-    cost = count_macs(copy.deepcopy(classifier.network).to("meta"), torch.empty(shape, device="meta"))
-    latency = view_latency(classifier) if with_latency else None
     names = hparams["class_names"]
     return ResultRow(
         name=facts.name,
@@ -84,9 +106,9 @@ def _row(
         top1_percent=results.top1_percent,
         top5_percent=results.top5_percent,
         mean_class_percent=results.mean_class_percent,
-        gmacs_per_view=cost.gmacs,
-        gmacs_per_video=cost.gmacs * dataset.num_views,
-        params_m=count_parameters(classifier.network) / 1e6,
+        gmacs_per_view=costs["gmacs_per_view"],
+        gmacs_per_video=costs["gmacs_per_view"] * dataset.num_views,
+        params_m=costs["params_m"],
         crop=f"{shape[3]}x{shape[4]}",
         num_frames=preprocessing["num_frames"],
         frame_stride=preprocessing["frame_stride"],
@@ -141,4 +163,5 @@ def show(row: ResultRow) -> None:
     ]
     if row.latency_ms is not None:
         lines[-1] += f"; {row.latency_ms:.1f} ms per view on {row.metadata['device']}, {row.latency_threads} threads"
+        lines[-1] += f", fast path in {row.fast_path}" if row.fast_path else ""
     print("\n".join(lines), flush=True)

@@ -41,6 +41,7 @@ class ResultRow:
         seed: seed of the training run.
         per_class_percent: accuracy by class name; None for a class without a video.
         latency_ms, latency_threads: median time of one view, and the CPU threads it had.
+        fast_path: type in which the fast path scored, such as "bfloat16"; None is the network as it is.
         fold: name of the cross-validation fold, if any.
         epochs, train_seconds: length of the training run.
         unreadable_videos: videos of the split that could not be decoded and are not among num_videos.
@@ -73,6 +74,7 @@ class ResultRow:
     per_class_percent: dict[str, float | None] = field(default_factory=dict)
     latency_ms: float | None = None
     latency_threads: int | None = None
+    fast_path: str | None = None
     fold: str | None = None
     epochs: int | None = None
     train_seconds: float | None = None

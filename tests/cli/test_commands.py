@@ -1,5 +1,6 @@
 """The `octvideo` command: what it does, and what it says when something is wrong."""
 
+import csv
 import functools
 import json
 import re
@@ -107,6 +108,31 @@ def test_evaluate_agrees_with_the_result_of_training(two_classes, trained, tmp_p
     code, _, err = run(capsys, "evaluate", "--checkpoint", trained / "checkpoints" / "last.ckpt", *given)
     assert code == 1
     assert "holds a result: give another --output" in err
+
+
+@pytest.mark.parametrize(("fast", "tolerance"), [((), 1e-4), (("float32",), 1e-4), (("bfloat16",), 0.05)])
+def test_the_fast_path_scores_the_same(two_classes, trained, tmp_path, capsys, fast, tolerance):
+    checkpoint, clips = trained / "checkpoints" / "last.ckpt", two_classes / "test.txt"
+    scores = []
+    for name, options in (("plain", ()), ("fast", ("--fast", *fast))):
+        code, out, _ = run(
+            capsys, "evaluate", "--checkpoint", checkpoint, "--data", clips, "--output", tmp_path / name,
+            "--num_workers", 0, "--batch_size", 3, "--accelerator", "cpu", *options,
+        )  # fmt: skip
+        assert code == 0
+        with open(tmp_path / name / "videos.csv", newline="", encoding="utf-8") as file:
+            scores.append([float(row["true_prob"]) for row in csv.DictReader(file)])
+    plain, quick = (read_result(tmp_path / name / "result.json") for name in ("plain", "fast"))
+    assert scores[1] == pytest.approx(scores[0], abs=tolerance)
+    assert (quick.gmacs_per_view, quick.params_m, plain.fast_path) == (plain.gmacs_per_view, plain.params_m, None)
+    assert quick.fast_path == (fast or ("float32",))[0]
+    assert f"fast path in {quick.fast_path}" in out
+
+
+def test_predict_on_the_fast_path(two_classes, trained, capsys):
+    given = ("predict", two_classes / "test 1.mp4", "--checkpoint", trained / "checkpoints" / "last.ckpt")
+    plain, quick = (run(capsys, *given, "--device", "cpu", *fast)[1].splitlines()[1:] for fast in ((), ("--fast",)))
+    assert plain == quick
 
 
 def test_a_mistake_leaves_nothing_in_the_way_of_the_right_command(two_classes, tmp_path, capsys):
