@@ -1,5 +1,6 @@
 """Times of what octvideo does, in turns within one process, beside multiply-adds or peers."""
 
 from octvideo.benchmarks.networks import STEPS, VARIANTS, benchmark_networks
+from octvideo.benchmarks.peers import benchmark_peers
 
-__all__ = ["STEPS", "VARIANTS", "benchmark_networks"]
+__all__ = ["STEPS", "VARIANTS", "benchmark_networks", "benchmark_peers"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.analysis import count_macs
+from octvideo.analysis.macs import forward
 from octvideo.analysis.timing import Progress, silent, time_in_turns
 from octvideo.models import build_model
 from octvideo.models.build import chosen_size, default_num_classes
@@ -81,22 +82,25 @@ def benchmark_networks(
     return [_with_ratios(row, rows) for row in rows]
 
 
-def inference(network: nn.Module, clips: Tensor) -> Callable[[], Tensor]:
-    """A call of a network in evaluation mode, without gradients."""
+def inference(network: nn.Module, inputs: Any) -> Callable[[], Any]:
+    """A call of a network in evaluation mode, without gradients; a tuple is passed as positional arguments."""
     network.eval()
 
-    def call() -> Tensor:
+    def call() -> Any:
         with torch.no_grad():
-            return network(clips)
+            return forward(network, inputs)
 
     return call
 
 
 def _network(model: str, alpha: float, octave: str) -> nn.Module:
-    """The network with every block awake: PyTorchVideo's start with last norms of 0."""
     torch.manual_seed(0)
-    network = build_model(model, num_classes=default_num_classes(model), alpha=alpha, octave=octave).eval()
-    for module in network.modules():
+    return awake(build_model(model, num_classes=default_num_classes(model), alpha=alpha, octave=octave))
+
+
+def awake(network: nn.Module) -> nn.Module:
+    """Put a network in evaluation mode, no block silent: PyTorchVideo starts the last norm of a block with 0."""
+    for module in network.eval().modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             nn.init.ones_(module.weight)
     return network

@@ -15,11 +15,15 @@ from rich.progress import Progress
 from rich.table import Table
 
 from octvideo.analysis import MACS_TOOL
-from octvideo.benchmarks import benchmark_networks
+from octvideo.benchmarks import benchmark_networks, benchmark_peers
 from octvideo.cli.options import OneLineParser, new_parser
-from octvideo.report import collect_metadata
+from octvideo.report import collect_metadata, plot_peers
 
 Row = dict[str, Any]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,16 @@ class Benchmark:
         measure: function whose arguments are the command's options, and which returns rows.
         columns: header -> text of a row's cell.
         note: what the reader of the table must know.
+        summary: lines below the table, from the rows.
+        plot: draws the rows to a PNG file, which is written beside the JSON file.
     """
 
     description: str
     measure: Callable[..., list[Row]]
     columns: Mapping[str, Callable[[Row], str]]
     note: str = ""
+    summary: Callable[[list[Row]], list[str]] | None = None
+    plot: Callable[[list[Row], Path], None] | None = None
 
 
 BENCHMARKS = {
@@ -57,6 +65,22 @@ BENCHMARKS = {
             ),
         },
         f"GMACs: 10^9 multiply-adds for one view by {MACS_TOOL}; ratios are to alpha 0 of the same variant",
+    ),
+    "peers": Benchmark(
+        "networks and a layer beside those of PyTorchVideo, torchvision and octconv",
+        benchmark_peers,
+        {
+            "what": lambda row: row["what"],
+            "by": lambda row: row["by"],
+            "alpha": lambda row: f"{row['alpha']:g}",
+            "form": lambda row: row["variant"],
+            "GMACs": lambda row: _number(row["gmacs"], 2),
+            "ms": lambda row: row["reason"] or _number(row["median_ms"], 1),
+            "+- IQR": lambda row: _number(row["iqr_ms"], 1),
+            "speed-up": lambda row: _number(row["speedup"], 2),
+        },
+        f"GMACs: 10^9 multiply-adds by {MACS_TOOL}; speed-ups are over the peer's dense form as it is",
+        plot=plot_peers,
     ),
 }
 
@@ -83,6 +107,9 @@ def run(arguments: Sequence[str]) -> int:
     _print(name, benchmark, rows, options)
     if output:
         _write(Path(output), name, options, rows)
+        if benchmark.plot:
+            benchmark.plot(rows, Path(output).with_suffix(".png"))
+            print(f"drawn: {Path(output).with_suffix('.png')}")
     return 0
 
 
@@ -121,6 +148,8 @@ def _print(name: str, benchmark: Benchmark, rows: Sequence[Row], options: Row) -
         table.add_row(*(cell(row) for cell in benchmark.columns.values()))
     Console(width=120).print(table)
     print(f"times are medians of {options['rounds']} rounds, all in turn; {benchmark.note}".removesuffix("; "))
+    if benchmark.summary:
+        print("\n".join(benchmark.summary(list(rows))))
 
 
 def _write(path: Path, name: str, options: Row, rows: list[Row]) -> None:

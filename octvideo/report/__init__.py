@@ -3,6 +3,7 @@
 from octvideo.report.audit import write_audit
 from octvideo.report.document import write_report
 from octvideo.report.folds import Summary, student_t_95, summarise
+from octvideo.report.peer_times import plot_peers
 from octvideo.report.plots import pareto_front, plot_accuracy_against_gmacs
 from octvideo.report.rows import ResultRow, collect_metadata, read_result, write_result
 from octvideo.report.tables import csv_table, markdown_table
@@ -15,6 +16,7 @@ __all__ = [
     "markdown_table",
     "pareto_front",
     "plot_accuracy_against_gmacs",
+    "plot_peers",
     "read_result",
     "student_t_95",
     "summarise",

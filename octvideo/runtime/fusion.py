@@ -93,7 +93,8 @@ def _as_octave(conv: Any) -> Any:
 
 def _fusable(module: nn.Module) -> bool:
     takes = isinstance(module, OctConv2d | OctConv3d) or dense_kind(module) in (nn.Conv2d, nn.Conv3d)
-    return takes and why_not_fused(_as_octave(module)) is None
+    hooked = module._forward_pre_hooks or module._forward_hooks  # as those that merge a convolution's input
+    return takes and not hooked and why_not_fused(_as_octave(module)) is None
 
 
 def _rectifies(node: fx.Node, modules: dict[str, nn.Module]) -> bool:

@@ -165,6 +165,18 @@ def test_shortcuts_of_a_residual_network_are_written_over():
     assert not any(isinstance(m, nn.ReLU) for m in fused.modules())
 
 
+def test_convolutions_whose_input_is_merged_by_a_hook_are_left():
+    model = octavize(
+        torchvision.models.resnext50_32x4d(num_classes=5), 0.25, keep_dense=lambda name, conv: name == "layer1.0.conv2"
+    )
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        fast = optimize(awake(model), x)
+        torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-4)
+    assert any(isinstance(m, FusedConv) for m in fast.modules())
+    assert not isinstance(fast.get_submodule("network.layer1.0.conv2"), FusedConv)
+
+
 def test_a_type_of_its_own():
     model, x = awake(build_model("c2d_r50", num_classes=5, alpha=0.5)), torch.randn(1, 3, 8, 224, 224)
     with torch.no_grad():
