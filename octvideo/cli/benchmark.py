@@ -15,9 +15,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from octvideo.analysis import MACS_TOOL
-from octvideo.benchmarks import benchmark_networks
+from octvideo.benchmarks import benchmark_layers, benchmark_networks, benchmark_slow_layers
 from octvideo.cli.options import OneLineParser, new_parser
-from octvideo.report import collect_metadata
+from octvideo.report import collect_metadata, layer_lines, plot_layers, slow_layer_lines
 
 Row = dict[str, Any]
 
@@ -31,13 +31,27 @@ class Benchmark:
         measure: function whose arguments are the command's options, and which returns rows.
         columns: header -> text of a row's cell.
         note: what the reader of the table must know.
+        summary: lines below the table, from the rows.
+        plot: draws the rows to a PNG file, which is written beside the JSON file.
     """
 
     description: str
     measure: Callable[..., list[Row]]
     columns: Mapping[str, Callable[[Row], str]]
     note: str = ""
+    summary: Callable[[list[Row]], list[str]] | None = None
+    plot: Callable[[list[Row], Path], None] | None = None
 
+
+_RATIOS: dict[str, Callable[[Row], str]] = {
+    "time ratio": lambda row: f"{row['time_ratio']:.3f}",
+    "MACs ratio": lambda row: f"{row['macs_ratio']:.3f}",
+}
+_LAYER_TIMES: dict[str, Callable[[Row], str]] = {
+    "dense ms": lambda row: f"{row['dense_ms']:.2f}",
+    "octave ms": lambda row: f"{row['octave_ms']:.2f}",
+    "+- IQR": lambda row: f"{row['octave_iqr_ms']:.2f}",
+}
 
 BENCHMARKS = {
     "networks": Benchmark(
@@ -49,14 +63,46 @@ BENCHMARKS = {
             "GMACs": lambda row: f"{row['gmacs_per_view']:.2f}",
             "ms": lambda row: f"{row['median_ms']:.1f}",
             "+- IQR": lambda row: f"{row['iqr_ms']:.1f}",
-            "time ratio": lambda row: f"{row['time_ratio']:.3f}",
-            "MACs ratio": lambda row: f"{row['macs_ratio']:.3f}",
+            **_RATIOS,
             "time / MACs": lambda row: f"{row['time_over_macs_ratio']:.3f}",
             "speed-up": lambda row: (
                 "" if row["speedup_over_eager_dense"] is None else f"{row['speedup_over_eager_dense']:.2f}"
             ),
         },
         f"GMACs: 10^9 multiply-adds for one view by {MACS_TOOL}; ratios are to alpha 0 of the same variant",
+    ),
+    "layers": Benchmark(
+        "single convolutions against dense ones, over kernels, channels, sizes and alphas",
+        benchmark_layers,
+        {
+            "kernel": lambda row: row["kernel"],
+            "channels": lambda row: str(row["channels"]),
+            "size": lambda row: row["size"],
+            "variant": lambda row: row["variant"],
+            "alpha": lambda row: f"{row['alpha']:g}",
+            **_LAYER_TIMES,
+            **_RATIOS,
+            "time / MACs": lambda row: f"{row['time_over_macs_ratio']:.3f}",
+            "pays": lambda row: "yes" if row["pays"] else "",
+        },
+        f"ratios are to the dense layer of the same variant; MACs by {MACS_TOOL}",
+        layer_lines,
+        plot_layers,
+    ),
+    "slow_layers": Benchmark(
+        "the octave convolutions of a network against dense ones, and the network with the slow ones kept dense",
+        benchmark_slow_layers,
+        {
+            "alpha": lambda row: f"{row['alpha']:g}",
+            "convolution": lambda row: row["layer"],
+            "calls": lambda row: str(len(row["names"])),
+            **_LAYER_TIMES,
+            **_RATIOS,
+            "lost ms": lambda row: f"{row['lost_ms']:.2f}",
+        },
+        "lost ms: of all calls together, negative where the octave layer gains; convolutions kept dense may still read "
+        "pairs, so only the last row tells what keeping them dense gains",
+        slow_layer_lines,
     ),
 }
 
@@ -83,6 +129,9 @@ def run(arguments: Sequence[str]) -> int:
     _print(name, benchmark, rows, options)
     if output:
         _write(Path(output), name, options, rows)
+        if benchmark.plot:
+            benchmark.plot(rows, Path(output).with_suffix(".png"))
+            print(f"drawn: {Path(output).with_suffix('.png')}")
     return 0
 
 
@@ -121,6 +170,8 @@ def _print(name: str, benchmark: Benchmark, rows: Sequence[Row], options: Row) -
         table.add_row(*(cell(row) for cell in benchmark.columns.values()))
     Console(width=120).print(table)
     print(f"times are medians of {options['rounds']} rounds, all in turn; {benchmark.note}".removesuffix("; "))
+    if benchmark.summary:
+        print("\n".join(benchmark.summary(list(rows))))
 
 
 def _write(path: Path, name: str, options: Row, rows: list[Row]) -> None:
