@@ -45,3 +45,21 @@ def test_the_command_writes_ratios_against_the_dense_network_of_each_variant(tmp
 def test_unknown_variants_are_named(capsys):
     assert main(["benchmark", "networks", "--variants", "faster"]) == 1
     assert "variants must be of eager, fast, compiled" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("layers --kernels 1x1x1 --channels 4 --sizes 2x5x5 --alpha 0.5", "eager 1x1x1, faster than dense: alpha 0.5"),
+        ("slow_layers --model resnet3d_tiny --alpha 0.5 --num_frames 4 --crop 24", "take longer than dense ones"),
+    ],
+)
+def test_tables_of_layers_tell_what_they_show(arguments, told, tmp_path, capsys):
+    threads = torch.get_num_threads()
+    try:
+        assert main(["benchmark", *arguments.split(), "--rounds", "2", "--output", str(tmp_path / "b.json")]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert told in capsys.readouterr().out
+    assert json.loads((tmp_path / "b.json").read_text())["rows"]
+    assert (tmp_path / "b.png").exists() == arguments.startswith("layers")
