@@ -35,11 +35,18 @@ def test_lines_of_slow_layers_can_be_given_to_octavize():
     first, names, second = slow_layer_lines(rows)
     assert first == (
         "alpha 0.25: 2 of 3 octave convolutions take longer than dense ones, in all 2.0 ms; "
-        "network 12.0 ms, dense 2.0 ms, with these dense 8.0 ms:"
+        "network 12.0 ms, dense 2.0 ms, with these dense 8.0 ms"
     )
     assert second == ("alpha 0.5: 0 of 1 octave convolutions take longer than dense ones; network 1.0 ms, dense 2.0 ms")
     keep_dense = eval(names.partition("=")[2])
     assert [name for name in "abc" if keep_dense(name, None)] == ["a", "b"]
+
+
+def test_layers_are_not_named_where_keeping_them_dense_gains_nothing():
+    rows = [slow(0.5, ["a"], ["a"], 1.0), slow(0.5, [""], [], 0.0, 9.0), slow(0.5, [""], [], 1.0, 9.5)]
+    text, advice = slow_layer_lines(rows)
+    assert text.endswith("network 9.0 ms, dense 2.0 ms, with these dense 9.5 ms")
+    assert advice == "  keeping all of these dense gains nothing"
 
 
 def test_the_picture_has_a_panel_for_each_variant_and_a_colour_for_each_kernel(tmp_path):
