@@ -1,6 +1,19 @@
 """Times of what octvideo does, in turns within one process, beside multiply-adds or peers."""
 
+from octvideo.benchmarks.layers import LAYER_VARIANTS, benchmark_layers
 from octvideo.benchmarks.networks import STEPS, VARIANTS, benchmark_networks
 from octvideo.benchmarks.peers import benchmark_peers
+from octvideo.benchmarks.slow_layers import LayerTime, benchmark_slow_layers, slow_names, time_layers
 
-__all__ = ["STEPS", "VARIANTS", "benchmark_networks", "benchmark_peers"]
+__all__ = [
+    "LAYER_VARIANTS",
+    "STEPS",
+    "VARIANTS",
+    "LayerTime",
+    "benchmark_layers",
+    "benchmark_networks",
+    "benchmark_peers",
+    "benchmark_slow_layers",
+    "slow_names",
+    "time_layers",
+]

@@ -51,6 +51,10 @@ def analyze(options: Any) -> int:
     title = f"{options.model}, {options.octave} octave, one {view}, crop {size[-2]}x{size[-1]}"
     Console(width=120).print(cost_rows(rows, title))
     print(f"GMACs: 10^9 multiply-adds of convolutions and matrix products; counted by {MACS_TOOL}")
+    octaves = [f"{alpha:g}" for alpha in options.alpha if alpha > 0]
+    if octaves:
+        command = f"octvideo benchmark slow_layers --model {options.model} --octave {options.octave} --alpha"
+        print(f"which layers save no time: {command} {' '.join(octaves)}")
     return 0
 
 

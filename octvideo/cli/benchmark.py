@@ -15,9 +15,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from octvideo.analysis import MACS_TOOL
-from octvideo.benchmarks import benchmark_networks, benchmark_peers
+from octvideo.benchmarks import benchmark_layers, benchmark_networks, benchmark_peers, benchmark_slow_layers
 from octvideo.cli.options import OneLineParser, new_parser
-from octvideo.report import collect_metadata, plot_peers
+from octvideo.report import collect_metadata, layer_lines, plot_layers, plot_peers, slow_layer_lines
 
 Row = dict[str, Any]
 
@@ -47,6 +47,16 @@ class Benchmark:
     plot: Callable[[list[Row], Path], None] | None = None
 
 
+_RATIOS: dict[str, Callable[[Row], str]] = {
+    "time ratio": lambda row: f"{row['time_ratio']:.3f}",
+    "MACs ratio": lambda row: f"{row['macs_ratio']:.3f}",
+}
+_LAYER_TIMES: dict[str, Callable[[Row], str]] = {
+    "dense ms": lambda row: f"{row['dense_ms']:.2f}",
+    "octave ms": lambda row: f"{row['octave_ms']:.2f}",
+    "+- IQR": lambda row: f"{row['octave_iqr_ms']:.2f}",
+}
+
 BENCHMARKS = {
     "networks": Benchmark(
         "a network over alphas, as it is and on the fast path",
@@ -57,8 +67,7 @@ BENCHMARKS = {
             "GMACs": lambda row: f"{row['gmacs_per_view']:.2f}",
             "ms": lambda row: f"{row['median_ms']:.1f}",
             "+- IQR": lambda row: f"{row['iqr_ms']:.1f}",
-            "time ratio": lambda row: f"{row['time_ratio']:.3f}",
-            "MACs ratio": lambda row: f"{row['macs_ratio']:.3f}",
+            **_RATIOS,
             "time / MACs": lambda row: f"{row['time_over_macs_ratio']:.3f}",
             "speed-up": lambda row: (
                 "" if row["speedup_over_eager_dense"] is None else f"{row['speedup_over_eager_dense']:.2f}"
@@ -81,6 +90,39 @@ BENCHMARKS = {
         },
         f"GMACs: 10^9 multiply-adds by {MACS_TOOL}; speed-ups are over the peer's dense form as it is",
         plot=plot_peers,
+    ),
+    "layers": Benchmark(
+        "single convolutions against dense ones, over kernels, channels, sizes and alphas",
+        benchmark_layers,
+        {
+            "kernel": lambda row: row["kernel"],
+            "channels": lambda row: str(row["channels"]),
+            "size": lambda row: row["size"],
+            "variant": lambda row: row["variant"],
+            "alpha": lambda row: f"{row['alpha']:g}",
+            **_LAYER_TIMES,
+            **_RATIOS,
+            "time / MACs": lambda row: f"{row['time_over_macs_ratio']:.3f}",
+            "pays": lambda row: "yes" if row["pays"] else "",
+        },
+        f"ratios are to the dense layer of the same variant; MACs by {MACS_TOOL}",
+        layer_lines,
+        plot_layers,
+    ),
+    "slow_layers": Benchmark(
+        "the octave convolutions of a network against dense ones, and the network with the slow ones kept dense",
+        benchmark_slow_layers,
+        {
+            "alpha": lambda row: f"{row['alpha']:g}",
+            "convolution": lambda row: row["layer"],
+            "calls": lambda row: str(len(row["names"])),
+            **_LAYER_TIMES,
+            **_RATIOS,
+            "lost ms": lambda row: f"{row['lost_ms']:.2f}",
+        },
+        "lost ms: of all calls together, negative where the octave layer gains; convolutions kept dense may still read "
+        "pairs, so only the last row tells what keeping them dense gains",
+        slow_layer_lines,
     ),
 }
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octvideo.layers.lowering import avg_pool3d, is_channels_last, planar
+from octvideo.layers.lowering import avg_pool3d, is_channels_last
 
 OCTAVES: dict[str, dict[int, tuple[int, ...]]] = {
     "spatial": {2: (2, 2), 3: (1, 2, 2)},
@@ -78,11 +78,7 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
         return x.new_empty(x.shape[0], 0, *size)
     # By whole factors, then cropped: with `size` torch computes in float32 which element is the nearest.
     factors = [1.0 if n == m else 2.0 for n, m in zip(x.shape[2:], size, strict=True)]
-    if x.dim() == 5 and factors[0] == 1:
-        out = planar(x, lambda frames: F.interpolate(frames, scale_factor=factors[1:], mode="nearest"))
-    else:
-        out = F.interpolate(x, scale_factor=factors, mode="nearest")
-    out = crop(out, size)
+    out = crop(F.interpolate(x, scale_factor=factors, mode="nearest"), size)
     return out.contiguous(memory_format=torch.channels_last_3d) if is_channels_last(x) else out
 
 
