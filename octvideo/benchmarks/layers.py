@@ -16,9 +16,9 @@ from octvideo.analysis.timing import Progress, silent, time_in_turns
 from octvideo.benchmarks.networks import inference
 from octvideo.layers import octave_from_dense, split
 from octvideo.runtime import optimize
+from octvideo.runtime.optimize import channels_last
 
 LAYER_VARIANTS = ("eager", "fast")
-_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def benchmark_layers(
@@ -97,7 +97,7 @@ def layer_call(variant: str, layer: nn.Module, x: Any) -> Callable[[], Any]:
     """
     if variant == "fast":
         # Within a network on the fast path every map lies so already.
-        x = tree_map(lambda t: t.contiguous(memory_format=_LAYOUTS.get(t.dim(), torch.contiguous_format)), x)
+        x = channels_last(x)
         layer = optimize(nn.Sequential(layer), x)
     return inference(layer, x)
 

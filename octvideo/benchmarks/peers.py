@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,13 +40,13 @@ _WAYS: dict[str, Callable[[nn.Module, Any], nn.Module]] = {
 
 @dataclass
 class _Entry:
-    """One network or layer in one form."""
+    """One network or layer in one form; a text in its place says why it is not there."""
 
     what: str
     by: str
     alpha: float
     variant: str
-    network: nn.Module
+    network: nn.Module | str
     input: Any
 
 
@@ -104,16 +105,17 @@ def _layer_entries() -> Iterator[_Entry]:
     x = torch.randn(1, channels, *LAYER_SIZE)
     pair = split(x, alpha)
     yield from _forms(LAYER, "torch", 0, nn.Conv2d(channels, channels, 3, padding=1), x, ("eager", "compiled"))
-    try:
+    peer: nn.Module | str = "not installed: pip install 'octvideo[peers]'"
+    with contextlib.suppress(ImportError):
         peer = importlib.import_module("octconv").OctConv2d(channels, channels, 3, padding=1, alpha=alpha)
-        yield from _forms(LAYER, "octconv", alpha, peer, (pair.parts,), ("eager", "compiled"))
-    except ImportError:
-        yield _Entry(LAYER, "octconv", alpha, "pip install octconv", nn.Identity(), None)
+    yield from _forms(LAYER, "octconv", alpha, peer, (pair.parts,), ("eager", "compiled"))
     ours = nn.Sequential(OctConv2d(channels, channels, 3, padding=1, alpha_in=alpha, alpha_out=alpha))
     yield from _forms(LAYER, "octvideo", alpha, ours, pair, ("eager", "fast", "fast, compiled"))
 
 
-def _forms(what: str, by: str, alpha: float, network: nn.Module, x: Any, variants: Sequence[str]) -> Iterator[_Entry]:
+def _forms(
+    what: str, by: str, alpha: float, network: nn.Module | str, x: Any, variants: Sequence[str]
+) -> Iterator[_Entry]:
     for variant in variants:
         yield _Entry(what, by, alpha, variant, network, x)
 
@@ -125,6 +127,9 @@ def _time(entries: Sequence[_Entry], compiled: bool, rounds: int) -> list[dict[s
     for number, entry in enumerate(entries):
         row = {"what": entry.what, "by": entry.by, "alpha": entry.alpha, "variant": entry.variant}
         rows.append(row | {"gmacs": None, "median_ms": None, "iqr_ms": None, "speedup": None, "reason": None})
+        if isinstance(entry.network, str):
+            rows[-1]["reason"] = entry.network
+            continue
         try:
             rows[-1]["gmacs"] = count_macs(entry.network, entry.input).gmacs
             calls[str(number)] = inference(_WAYS[entry.variant](entry.network, entry.input), entry.input)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from octvideo.convert.trace import trace
-from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, octave_from_dense
+from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, OctPair, octave_from_dense
 from octvideo.layers.conv import dense_kind
 from octvideo.layers.pool import planar_pool
 from octvideo.layers.replace import replace_modules
@@ -133,7 +133,9 @@ def fuse_convolutions(network: nn.Module, example: Any) -> nn.Module:
 
 
 def channels_last(x: Any) -> Any:
-    """A map (or a list of maps) with its channels side by side in memory; all else as it is."""
+    """A map, a pair or a list of maps with the channels side by side in memory; all else as it is."""
+    if isinstance(x, OctPair):
+        return x.map(channels_last)
     if isinstance(x, (list, tuple)):
         return [channels_last(item) for item in x]
     layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim()) if isinstance(x, Tensor) else None
