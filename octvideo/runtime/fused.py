@@ -69,15 +69,6 @@ class _Window(NamedTuple):
         return rows.unfold(-1, self.width * x.shape[1], self.stride * x.shape[1]).contiguous().movedim(-1, 1)
 
 
-class _Moves(NamedTuple):
-    """How a path gets from one part to another: two poolings, then a convolution that strides on the other axes."""
-
-    first: list[int]
-    then: list[int]
-    stride: tuple[int, ...]
-    view: _View
-
-
 class FusedConv(nn.Module):
     """An octave (or dense) convolution for inference whose paths add up in oneDNN's kernels.
 
@@ -108,7 +99,10 @@ class FusedConv(nn.Module):
             None if conv.bias is None else take(conv.bias.detach(), self.out_segments, part).contiguous()
             for part in (HIGH, LOW)
         ]
-        self.moves = {(s, t): self._moves(s, t) for s in (HIGH, LOW) for t in (HIGH, LOW)}
+        # On octave axes only the poolings move.
+        self.stride = tuple(1 if f > 1 else s for s, f in zip(conv.stride, self.factors, strict=True))
+        self.pools = {(s, t): self._pools(s, t) for s in (HIGH, LOW) for t in (HIGH, LOW)}
+        self.view = _view(self.kernel, self.stride, [before for before, _ in self.geometry.padding])
         self.calls: dict[Any, _Call] = {}
 
     def forward(self, x: Map, summand: Map | None = None) -> Map:
@@ -126,13 +120,12 @@ class FusedConv(nn.Module):
             return out.relu() if self.relu else out
         return self._run(pair, sums, self.relu)
 
-    def _moves(self, source: int, target: int) -> _Moves:
+    def _pools(self, source: int, target: int) -> tuple[list[int], list[int]]:
+        """The two poolings between the parts: the first is the stride's where the source is high."""
         axes = list(zip(self.geometry.stride, self.factors, strict=True))
         steps = [max(s * (f if target else 1) // (f if source else 1), 1) if f > 1 else 1 for s, f in axes]
         first = [s if f > 1 and source == HIGH else step for (s, f), step in zip(axes, steps, strict=True)]
-        then = [step // p for step, p in zip(steps, first, strict=True)]
-        stride = tuple(1 if f > 1 else s for s, f in axes)
-        return _Moves(first, then, stride, _view(self.kernel, stride, [before for before, _ in self.geometry.padding]))
+        return first, [step // p for step, p in zip(steps, first, strict=True)]
 
     def _sums(self, pair: OctPair, summand: Map | None) -> Sequence[Tensor | None] | None:
         """The summand part by part, free to be written over; None where it is not of the output's kind and shape."""
@@ -162,47 +155,59 @@ class FusedConv(nn.Module):
         return OctPair(high, low, self.out_segments)
 
     def _output(self, pair: OctPair, target: int, total: Tensor | None, relu: bool) -> Tensor | None:
-        """One part of the output: what is there, then the smaller path, the last one on top of their sum."""
+        """One part of the output: the low one by one convolution, the high one by one for each part that it reads."""
         if not count(self.out_segments, target):
             return None
         sources = [source for source in (LOW, HIGH) if count(pair.segments, source) and self._has_path(source, target)]
+        bias = self.biases[target]
+        if target == LOW and self.geometry.groups == 1:
+            return self._convolve(pair, sources, target, total, bias, relu)
         for source in sources:
             last = source == sources[-1]
-            bias = self.biases[target] if last else None
-            total = self._path(pair, source, target, total, bias, relu=last and relu)
+            add = self._add_raised if (source, target) == (LOW, HIGH) else self._convolve
+            total = add(pair, [source], target, total, bias if last else None, last and relu)
         return total
 
     def _has_path(self, source: int, target: int) -> bool:
         return source == target or (not self.depthwise and self.exchange in ("both", EXCHANGE[source, target]))
 
-    def _path(
-        self, pair: OctPair, source: int, target: int, total: Tensor | None, bias: Tensor | None, relu: bool
+    def _add_raised(
+        self, pair: OctPair, sources: list[int], target: int, total: Tensor | None, bias: Tensor | None, relu: bool
     ) -> Tensor:
-        moves = self.moves[source, target]
-        x = avg_pool(avg_pool(pair.parts[source], moves.first), moves.then)
-        seen = moves.view.of(x, moves.stride[0])
-        convolve = self._call(pair, source, target, seen.shape)
-        if (source, target) != (LOW, HIGH):
-            return moves.view.map(convolve(seen, None if total is None else moves.view.of(total), bias, relu), x)
-        out = moves.view.map(convolve(seen, None, bias, relu and total is None), x)
+        """The path from the low to the high part, convolved before it is up-sampled, on top of the total."""
+        out = self._convolve(pair, sources, target, None, bias, relu and total is None)
         if total is None:
             return upsample(out, self._high_size(pair))
         total = add_upsampled(total, out)
         return total.relu_() if relu else total
 
-    def _call(self, pair: OctPair, source: int, target: int, size: torch.Size) -> _Call:
-        """The kernel's call for one path and size of its view; its weight is packed once."""
-        key = (source, target, pair.segments, size)
+    def _convolve(
+        self, pair: OctPair, sources: list[int], target: int, total: Tensor | None, bias: Tensor | None, relu: bool
+    ) -> Tensor:
+        """One convolution of what it reads from the parts, at the size at which it reads, on top of the total."""
+        moved = [self._pool(pair.parts[source], source, target) for source in sources]
+        x = moved[0] if len(moved) == 1 else torch.cat(moved, 1)
+        seen = self.view.of(x, self.stride[0])
+        call = self._call(pair, sources, target, seen.shape)
+        return self.view.map(call(seen, None if total is None else self.view.of(total), bias, relu), x)
+
+    def _pool(self, part: Tensor, source: int, target: int) -> Tensor:
+        first, then = self.pools[source, target]
+        return avg_pool(avg_pool(part, first), then)
+
+    def _call(self, pair: OctPair, sources: list[int], target: int, size: torch.Size) -> _Call:
+        """The kernel's call for some sources and one size of their view; its weight is packed once."""
+        key = (*sources, target, pair.segments, size)
         if key not in self.calls:
             weight = take(self.weight, self.out_segments, target)
             if not self.depthwise:
-                weight = columns(weight, pair.segments, source, self.geometry.groups)
-            axes = self.moves[source, target].view.axes
+                weight = torch.cat([columns(weight, pair.segments, s, self.geometry.groups) for s in sources], 1)
+            axes = self.view.axes
             how = (
                 [self.geometry.padding[a][0] for a in axes],
-                [self.moves[source, target].stride[a] for a in axes],
+                [self.stride[a] for a in axes],
                 [self.geometry.dilation[a] for a in axes],
-                count(pair.segments, source) if self.depthwise else self.geometry.groups,
+                count(pair.segments, sources[0]) if self.depthwise else self.geometry.groups,
             )
             weight = weight.reshape(*weight.shape[:2], *(self.kernel[a] for a in axes))
             weight = weight.contiguous(memory_format=LAYOUTS[len(axes)])
