@@ -120,12 +120,13 @@ class FusedConv(nn.Module):
             return out.relu() if self.relu else out
         return self._run(pair, sums, self.relu)
 
-    def _pools(self, source: int, target: int) -> tuple[list[int], list[int]]:
-        """The two poolings between the parts: the first is the stride's where the source is high."""
+    def _pools(self, source: int, target: int) -> list[list[int]]:
+        """The poolings between the parts, at most two: the first is the stride's where the source is high."""
         axes = list(zip(self.geometry.stride, self.factors, strict=True))
         steps = [max(s * (f if target else 1) // (f if source else 1), 1) if f > 1 else 1 for s, f in axes]
         first = [s if f > 1 and source == HIGH else step for (s, f), step in zip(axes, steps, strict=True)]
-        return first, [step // p for step, p in zip(steps, first, strict=True)]
+        then = [step // p for step, p in zip(steps, first, strict=True)]
+        return [pool for pool in (first, then) if max(pool) > 1]
 
     def _sums(self, pair: OctPair, summand: Map | None) -> Sequence[Tensor | None] | None:
         """The summand part by part, free to be written over; None where it is not of the output's kind and shape."""
@@ -192,8 +193,9 @@ class FusedConv(nn.Module):
         return self.view.map(call(seen, None if total is None else self.view.of(total), bias, relu), x)
 
     def _pool(self, part: Tensor, source: int, target: int) -> Tensor:
-        first, then = self.pools[source, target]
-        return avg_pool(avg_pool(part, first), then)
+        for factors in self.pools[source, target]:
+            part = avg_pool(part, factors)
+        return part
 
     def _call(self, pair: OctPair, sources: list[int], target: int, size: torch.Size) -> _Call:
         """The kernel's call for some sources and one size of their view; its weight is packed once."""
