@@ -15,7 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from octvideo.analysis import MACS_TOOL
-from octvideo.benchmarks import benchmark_networks
+from octvideo.benchmarks import benchmark_decoding, benchmark_networks
 from octvideo.cli.options import OneLineParser, new_parser
 from octvideo.report import collect_metadata
 
@@ -57,6 +57,22 @@ BENCHMARKS = {
             ),
         },
         f"GMACs: 10^9 multiply-adds for one view by {MACS_TOOL}; ratios are to alpha 0 of the same variant",
+    ),
+    "decoding": Benchmark(
+        "clips from file to normalised tensor, beside other loaders",
+        benchmark_decoding,
+        {
+            "videos": lambda row: row["videos"],
+            "clips x crops": lambda row: f"{row['clips']} x {row['crops']}",
+            "workers": lambda row: str(row["workers"]),
+            "loader": lambda row: row["loader"],
+            "clips/s": lambda row: row["problem"] or f"{row['clips_per_second']:.1f}",
+            "+- IQR %": lambda row: "" if row["problem"] else f"{100 * row['iqr_ms'] / row['median_ms']:.0f}",
+            "octvideo is faster by": lambda row: (
+                "" if row["octvideo_ratio"] is None else f"{row['octvideo_ratio']:.2f}"
+            ),
+        },
+        "a clip is one view (C, T, H, W), float32; one thread for each process",
     ),
 }
 

@@ -203,11 +203,7 @@ class VideoDataset(Dataset[ClipItem]):
     def _clip_stream(self, path: str) -> ClipStream:
         info = probe_video(path)
         clips = [self._sample(info, clip) for clip in range(self.num_clips)]
-        return ClipStream(path, clips, self._crops, decoder=self.decoder)
-
-    def _crops(self, frame: torch.Tensor) -> list[torch.Tensor]:
-        """All crops of a frame; copies, so that the frame's memory is free for the next one."""
-        return [self._eval_transform.crop(frame, crop).contiguous() for crop in range(self.num_crops)]
+        return ClipStream(path, clips, self._eval_transform.crops, decoder=self.decoder)
 
     def _frame_indices(self, path: str, index: int, clip: int) -> list[int]:
         info = probe_video(path)

@@ -14,7 +14,16 @@ from typing import NamedTuple
 
 import av
 
-__all__ = ["WAY_OUT", "VideoDecodeError", "VideoInfo", "frames_of", "open_video", "probe_video", "video_stream"]
+__all__ = [
+    "WAY_OUT",
+    "VideoDecodeError",
+    "VideoInfo",
+    "forget_videos",
+    "frames_of",
+    "open_video",
+    "probe_video",
+    "video_stream",
+]
 
 # Packets of these containers carry the time at which each frame is shown; those of AVI, transport streams and FLV do
 # not, or a seek in them lands elsewhere.
@@ -74,6 +83,11 @@ def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
         raise FileNotFoundError(f"{name}: no such video. Check the path, or the root that relative paths start from.")
     stat = os.stat(name)
     return _probe(name, stat.st_mtime_ns, stat.st_size)
+
+
+def forget_videos() -> None:
+    """Forget every answer of :func:`probe_video`."""
+    _probe.cache_clear()
 
 
 def open_video(name: str) -> "av.container.InputContainer":

@@ -7,6 +7,7 @@ the crop shows, cuts it out and only then resizes it, in uint8: no pixel is resi
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
@@ -156,11 +157,20 @@ class EvalTransform:
         if not 0 <= crop < self.num_crops:
             raise ValueError(f"crop should be 0 to {self.num_crops - 1}, but it is {crop}.")
         height, width = frames.shape[-3:-1]
+        return _crop_resize(frames, self._box(height, width, crop), self.crop_size)
+
+    def crops(self, frame: torch.Tensor) -> list[torch.Tensor]:
+        """All crops of one frame, uint8 (H, W, C) to (C, ...) each, in memory of their own."""
+        height, width, _ = frame.shape
+        if self._box(height, width, 0)[2:] == self.crop_size:
+            # Nothing is resized: the crops are parts of one copy, in which each channel lies together.
+            frame = torch.from_numpy(np.ascontiguousarray(frame.numpy().transpose(2, 0, 1))).permute(1, 2, 0)
+        return [self.crop(frame, crop) for crop in range(self.num_crops)]
+
+    def _box(self, height: int, width: int, crop: int) -> Box:
         if self.stretch:
-            box = (0, 0, height, width)
-        else:
-            box = _view_box(height, width, self.short_side, self.crop_size, crop, self.num_crops)
-        return _crop_resize(frames, box, self.crop_size)
+            return 0, 0, height, width
+        return _view_box(height, width, self.short_side, self.crop_size, crop, self.num_crops)
 
     def finish(self, clip: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
         """Normalise the crops of a clip: T of uint8 (C, ...) to float32 (C, T, ...)."""
