@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +19,8 @@ from octvideo.analysis.timing import Progress, silent, time_in_turns
 from octvideo.data import Annotations, EvalTransform, VideoDataset, VideoRecord, probe_video, uniform_clips
 from octvideo.data.probe import forget_videos
 
-# A worker makes so many clips in a round at least: starting and stopping then weigh little.
-CLIPS_PER_WORKER = 30
+# A worker makes so many clips in a round at least, so that waiting for the first one weighs little.
+CLIPS_PER_WORKER = 4
 HD = "720p"
 
 
@@ -209,8 +209,9 @@ def benchmark_decoding(
         for kind, paths in kinds.items():
             for num_clips, num_crops in zip(clips, crops, strict=True):
                 plan = ClipPlan(num_clips, num_crops, num_frames, frame_stride, short_side, crop)
+                problems = {name: _problem(LOADERS[name], paths, plan) for name in loaders}
                 for count in workers:
-                    rows += _time_loaders(kind, paths, plan, count, loaders, rounds, progress)
+                    rows += _time_loaders(kind, paths, plan, count, problems, rounds, progress)
     return rows
 
 
@@ -247,16 +248,17 @@ def _time_loaders(
     paths: Sequence[str],
     plan: ClipPlan,
     num_workers: int,
-    names: Sequence[str],
+    problems: Mapping[str, str | None],
     rounds: int,
     progress: Progress,
 ) -> list[dict[str, Any]]:
     passes = math.ceil(CLIPS_PER_WORKER * num_workers / (plan.num_views * len(paths))) or 1
     num_tensors = passes * plan.num_views * len(paths)
     what = {"videos": kind, "clips": plan.num_clips, "crops": plan.num_crops, "workers": num_workers}
-    problems = {name: _problem(LOADERS[name], paths, plan) for name in names}
     calls = {
-        name: _epoch(LOADERS[name], list(paths) * passes, plan, num_workers) for name in names if not problems[name]
+        name: _epoch(LOADERS[name], list(paths) * passes, plan, num_workers)
+        for name, problem in problems.items()
+        if problem is None
     }
     title = f"{kind}, {plan.num_clips} x {plan.num_crops}, {num_workers} workers"
     times = time_in_turns(calls, rounds=rounds, progress=lambda _, done, total: progress(title, done, total))
@@ -264,10 +266,10 @@ def _time_loaders(
     ours = rates.get("octvideo")
     return [
         what
-        | {"loader": name, "problem": problems[name], "clips_per_second": rates.get(name)}
+        | {"loader": name, "problem": problem, "clips_per_second": rates.get(name)}
         | {"octvideo_ratio": ours / rates[name] if ours and name in rates else None}
         | (vars(times[name]) if name in times else {"median_ms": None, "iqr_ms": None})
-        for name in names
+        for name, problem in problems.items()
     ]
 
 

@@ -39,7 +39,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 class ViewSampler(Sampler[int]):
     """All views of all videos, ordered so that the views of a video come to one loader worker, which decodes it once.
 
-    Batch i of a loader is made by worker i % num_workers: each worker gets the videos of its own, batch after batch.
+    Batch i of a loader is made by worker i % num_workers: each worker gets videos of its own, but for the last batches.
 
     Args:
         num_videos: videos, whose items follow each other.
