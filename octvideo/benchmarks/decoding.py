@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler, get_worker_info
 
 from octvideo.analysis.timing import Progress, silent, time_in_turns
-from octvideo.data import Annotations, EvalTransform, VideoDataset, VideoRecord, probe_video, uniform_clips
+from octvideo.data import Annotations, EvalTransform, VideoDataset, VideoRecord, clip_span, probe_video, uniform_clips
 from octvideo.data.probe import forget_videos
 
 # A worker makes so many clips in a round at least, so that waiting for the first one weighs little.
@@ -92,19 +93,44 @@ def load_with_pytorchvideo(paths: Sequence[str], plan: ClipPlan) -> Iterator[Ten
     (pytorchvideo.transforms does not import beside a torchvision of today.)
     """
     from pytorchvideo.data import LabeledVideoDataset
-    from pytorchvideo.data.clip_sampling import ConstantClipsPerVideoSampler
 
     worker = get_worker_info()
-    seconds = plan.num_frames * plan.stride / probe_video(paths[0]).fps
     dataset = LabeledVideoDataset(
         # It gives each worker its share of the list, and these are this worker's own videos.
-        [(path, {}) for path in paths] * (worker.num_workers if worker else 1),
-        ConstantClipsPerVideoSampler(seconds, plan.num_clips),
+        [(path, _seconds(path, plan)) for path in paths] * (worker.num_workers if worker else 1),
+        _ClipsInSeconds(),
         video_sampler=SequentialSampler,
         decode_audio=False,
     )
     for item in dataset:
         yield from _float_views(item["video"], plan)
+
+
+class _ClipsInSeconds:
+    """A clip sampler for PyTorchVideo: the clips that the other loaders make."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(
+        self, last_end: float, duration: float, info: dict[str, Any]
+    ) -> tuple[Fraction, Fraction, int, int, bool]:
+        """Start and end in seconds, number of the clip and of its copy, whether it is the last one."""
+        start, number = info["starts"][self.number], self.number
+        self.number += 1
+        return start, start + info["length"], number, 0, self.number == len(info["starts"])
+
+    def reset(self) -> None:
+        """Begin with the next video."""
+        self.number = 0
+
+
+def _seconds(path: str, plan: ClipPlan) -> dict[str, Any]:
+    info = probe_video(path)
+    frame = 1 / Fraction(info.fps).limit_denominator(1001)
+    clips = uniform_clips(info.num_frames, plan.num_frames, plan.stride, plan.num_clips)
+    # The end is not part of the clip.
+    return {"starts": [clip[0] * frame for clip in clips], "length": clip_span(plan.num_frames, plan.stride) * frame}
 
 
 def _frame_indices(video_frames: int, plan: ClipPlan) -> list[int]:
@@ -127,11 +153,12 @@ def _float_views(frames: Tensor, plan: ClipPlan) -> Iterator[Tensor]:
     scale = plan.short_side / min(frames.shape[-2:])
     size = [math.floor(side * scale + 0.5) for side in frames.shape[-2:]]
     frames = torch.nn.functional.interpolate(frames, size=size, mode="bilinear", align_corners=False)
-    top, room = (size[0] - plan.crop) // 2, size[1] - plan.crop
+    long = -2 if size[0] > size[1] else -1
+    frames = frames.narrow(-3 - long, (size[-3 - long] - plan.crop) // 2, plan.crop)
+    room = size[long] - plan.crop
     for crop in range(plan.num_crops):
-        left = room // 2 if plan.num_crops == 1 else crop * room // (plan.num_crops - 1)
-        part = frames[..., top : top + plan.crop, left : left + plan.crop]
-        yield (part / 255 - 0.45) / 0.225
+        start = room // 2 if plan.num_crops == 1 else crop * room // (plan.num_crops - 1)
+        yield (frames.narrow(long, start, plan.crop) / 255 - 0.45) / 0.225
 
 
 LOADERS: dict[str, Loader] = {

@@ -90,9 +90,8 @@ def test_peers_make_the_clips_that_octvideo_makes(two_classes, name):
         pytest.skip(f"{name} does not run here: {str(error).splitlines()[0]}")
     assert len(clips) == 6
     for clip, ours in zip(clips, decoding.LOADERS["octvideo"](paths, plan), strict=True):
-        assert clip.shape == ours.shape
-        # PyTorchVideo takes the clip from the video's start.
-        assert name == "pytorchvideo" or torch.equal(clip, ours)
+        # PyTorchVideo resizes floats, without antialiasing; another frame of this noise differs by far more.
+        assert (clip - ours).abs().mean() < (0.1 if name == "pytorchvideo" else 1e-9)
 
 
 def test_the_hd_video_is_what_it_says(tmp_path):
