@@ -47,7 +47,12 @@ def encoded(request, tmp_path_factory, painted_writer):
         pytest.skip(f"this PyAV has no encoder {codec}")
     max_b_frames = 0 if codec.startswith("libvpx") else 2
     path = tmp_path_factory.mktemp(request.param) / f"painted.{ending}"
-    return painted_writer(path, 90, codec=codec, options=options, max_b_frames=max_b_frames), seekers
+    try:
+        return painted_writer(path, 90, codec=codec, options=options, max_b_frames=max_b_frames), seekers
+    except av.error.FFmpegError:
+        if codec != "libsvtav1":
+            raise
+        pytest.skip("the AV1 encoder in older PyAV makes no frames below 64 pixels")
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
