@@ -255,11 +255,14 @@ def _read_with_torchcodec(
 def _torchcodec_problem() -> str | None:
     """Why torchcodec cannot be used, with the way out; None where it can."""
     try:
-        import torchcodec.decoders  # noqa: F401
+        from torchcodec.decoders import VideoDecoder
+
+        VideoDecoder(b"no video")  # FFmpeg's libraries are looked for on import or on first use, by version
     except ImportError:
         return "it is not installed. Install octvideo[torchcodec]"
-    except (RuntimeError, OSError):
-        return "FFmpeg's shared libraries are not found. Install FFmpeg 4 or later (such as apt-get install ffmpeg)"
+    except (RuntimeError, OSError, ValueError) as error:
+        if "Could not load" in str(error):
+            return "FFmpeg's shared libraries are not found. Install FFmpeg 4 or later (such as apt-get install ffmpeg)"
     return None
 
 
