@@ -1,5 +1,6 @@
 """Times of what octvideo does, in turns within one process, beside multiply-adds or peers."""
 
+from octvideo.benchmarks.decoding import LOADERS, benchmark_decoding
 from octvideo.benchmarks.layers import LAYER_VARIANTS, benchmark_layers
 from octvideo.benchmarks.networks import STEPS, VARIANTS, benchmark_networks
 from octvideo.benchmarks.peers import benchmark_peers
@@ -7,9 +8,11 @@ from octvideo.benchmarks.slow_layers import LayerTime, benchmark_slow_layers, sl
 
 __all__ = [
     "LAYER_VARIANTS",
+    "LOADERS",
     "STEPS",
     "VARIANTS",
     "LayerTime",
+    "benchmark_decoding",
     "benchmark_layers",
     "benchmark_networks",
     "benchmark_peers",

@@ -15,7 +15,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from octvideo.analysis import MACS_TOOL
-from octvideo.benchmarks import benchmark_layers, benchmark_networks, benchmark_peers, benchmark_slow_layers
+from octvideo.benchmarks import (
+    benchmark_decoding,
+    benchmark_layers,
+    benchmark_networks,
+    benchmark_peers,
+    benchmark_slow_layers,
+)
 from octvideo.cli.options import OneLineParser, new_parser
 from octvideo.report import collect_metadata, layer_lines, plot_layers, plot_peers, slow_layer_lines
 
@@ -123,6 +129,22 @@ BENCHMARKS = {
         "lost ms: of all calls together, negative where the octave layer gains; convolutions kept dense may still read "
         "pairs, so only the last row tells what keeping them dense gains",
         slow_layer_lines,
+    ),
+    "decoding": Benchmark(
+        "clips from file to normalised tensor, beside other loaders",
+        benchmark_decoding,
+        {
+            "videos": lambda row: row["videos"],
+            "clips x crops": lambda row: f"{row['clips']} x {row['crops']}",
+            "workers": lambda row: str(row["workers"]),
+            "loader": lambda row: row["loader"],
+            "clips/s": lambda row: row["problem"] or f"{row['clips_per_second']:.1f}",
+            "+- IQR %": lambda row: "" if row["problem"] else f"{100 * row['iqr_ms'] / row['median_ms']:.0f}",
+            "octvideo is faster by": lambda row: (
+                "" if row["octvideo_ratio"] is None else f"{row['octvideo_ratio']:.2f}"
+            ),
+        },
+        "a clip is one view (C, T, H, W), float32; one thread for each process",
     ),
 }
 

@@ -3,10 +3,11 @@
 from octvideo.data.annotations import VIDEO_EXTENSIONS, Annotations, VideoRecord, read_annotations
 from octvideo.data.datamodule import VideoDataModule
 from octvideo.data.dataset import ClipItem, VideoDataset
-from octvideo.data.decode import VideoDecodeError, VideoInfo, decode_frames, probe_video
+from octvideo.data.decode import DECODERS, decode_frames, iterate_frames
 from octvideo.data.draws import EpochSampler
 from octvideo.data.mix import CutMix, MixUp
 from octvideo.data.motion import synthesize_motion_set
+from octvideo.data.probe import VideoDecodeError, VideoInfo, probe_video
 from octvideo.data.sampling import (
     SHORT_POLICIES,
     centre_clip,
@@ -20,6 +21,7 @@ from octvideo.data.split import split_annotations
 from octvideo.data.transforms import EvalTransform, TrainTransform
 
 __all__ = [
+    "DECODERS",
     "SHORT_POLICIES",
     "VIDEO_EXTENSIONS",
     "Annotations",
@@ -37,6 +39,7 @@ __all__ = [
     "centre_clip",
     "clip_span",
     "decode_frames",
+    "iterate_frames",
     "probe_video",
     "random_clip",
     "read_annotations",

@@ -1,13 +1,15 @@
 """Map-style data set of clips: an index in, one transformed clip with its label out."""
 
+import os
 from collections.abc import MutableMapping, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch.utils.data import Dataset
 
 from octvideo.data.annotations import Annotations
-from octvideo.data.decode import VideoInfo, decode_frames, probe_video
+from octvideo.data.decode import check_decoder, decode_frames
+from octvideo.data.probe import VideoInfo, probe_video
 from octvideo.data.sampling import (
     SHORT_POLICIES,
     centre_clip,
@@ -17,6 +19,7 @@ from octvideo.data.sampling import (
     stride_for_fps,
     uniform_clips,
 )
+from octvideo.data.stream import ClipStream
 from octvideo.data.transforms import EvalTransform, TrainTransform
 
 __all__ = ["FRAME_ORDERS", "MODES", "UNKNOWN_LABEL", "ClipItem", "VideoDataset"]
@@ -56,6 +59,8 @@ class VideoDataset(Dataset[ClipItem]):
         cache_short_side: keep every video in memory, decoded once, with its short side at this many pixels; for small
             data sets, where decoding takes most of the time. None decodes a clip at a time.
         cache: where cached videos are kept, to share them between data sets of one process; None is a new one.
+        decoder: "pyav", "torchcodec" or "decord", each for the files in which its seeks are exact (PyAV reads the rest
+            in sequence), or "auto", the fastest for each file; the pixels are the same, 10-bit files apart.
         short_side: (least, most) pixels of the short side in training.
         crop_size: pixels of the training crop, one number or (height, width).
         test_short_side: pixels of the short side in "val" and "test".
@@ -91,6 +96,7 @@ class VideoDataset(Dataset[ClipItem]):
         frame_order: str = "natural",
         cache_short_side: int | None = None,
         cache: MutableMapping[str, torch.Tensor] | None = None,
+        decoder: str = "auto",
         short_side: int | Sequence[int] = (256, 320),
         crop_size: int | Sequence[int] = 224,
         test_short_side: int = 256,
@@ -106,6 +112,7 @@ class VideoDataset(Dataset[ClipItem]):
         _check_choice("mode", mode, MODES)
         _check_choice("short", short, SHORT_POLICIES)
         _check_choice("frame_order", frame_order, FRAME_ORDERS)
+        check_decoder(decoder)
         clip_span(num_frames, 1 if frame_stride is None else frame_stride)
         if num_clips < 1:
             raise ValueError(f"num_clips should be at least 1, but it is {num_clips}.")
@@ -113,9 +120,9 @@ class VideoDataset(Dataset[ClipItem]):
         self.num_frames, self.frame_stride, self.target_fps = num_frames, frame_stride, target_fps
         self.mode, self.short, self.frame_order = mode, short, frame_order
         self.num_clips, self.num_crops = (num_clips, num_crops) if mode == "test" else (1, 1)
-        self.cache_short_side = cache_short_side
+        self.cache_short_side, self.decoder = cache_short_side, decoder
         self._cache: MutableMapping[str, torch.Tensor] = {} if cache is None else cache
-        self._last_clip: tuple[str, list[int], torch.Tensor] | None = None
+        self._stream: tuple[tuple[int, int], ClipStream] | None = None
         self._train_transform = TrainTransform(
             short_side=short_side,
             crop_size=crop_size,
@@ -159,19 +166,44 @@ class VideoDataset(Dataset[ClipItem]):
             raise IndexError(f"index should be 0 to {len(self) - 1}, but it is {index}.")
         video, view = divmod(index, self.num_views)
         record = self.annotations.records[video]
-        frames = self._read(record.path, self._frame_indices(record.path, index, view // self.num_crops))
-        if self.mode == "train":
-            clip = self._train_transform(frames)
-        else:
-            clip = self._eval_transform(frames, view % self.num_crops)
+        indices = self._frame_indices(record.path, index, view // self.num_crops)
+        clip = self._train_clip(record.path, indices) if self.mode == "train" else self._eval_clip(index, indices)
         label = UNKNOWN_LABEL if record.label is None else record.label
         return {"clip": clip, "label": label, "video": video, "view": view}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the open file: workers that are spawned get a copy."""
+        return self.__dict__ | {"_stream": None}
 
     def fill_cache(self) -> None:
         """Decode every video into the cache now, so that loader workers share it; nothing where caching is off."""
         if self.cache_short_side is not None:
             for record in self.annotations.records:
                 self._cached_video(record.path)
+
+    def _train_clip(self, path: str, indices: list[int]) -> torch.Tensor:
+        if self.cache_short_side is not None:
+            return self._train_transform(self._cached_video(path)[indices])
+        info = probe_video(path)
+        crop = self._train_transform.draw_crop(info.height, info.width)
+        return self._train_transform.finish(decode_frames(path, indices, decoder=self.decoder, each=crop))
+
+    def _eval_clip(self, index: int, indices: list[int]) -> torch.Tensor:
+        video, view = divmod(index, self.num_views)
+        clip, crop = divmod(view, self.num_crops)
+        if self.cache_short_side is not None:
+            return self._eval_transform(self._cached_video(self.annotations.records[video].path)[indices], crop)
+        # Views of one video follow each other, and share frames. An open file cannot be shared with a forked worker.
+        key = (os.getpid(), video)
+        if self._stream is None or self._stream[0] != key:
+            self._stream = key, self._clip_stream(self.annotations.records[video].path)
+        crops = self._stream[1].clip(clip)
+        return self._eval_transform.finish([crops[place][crop] for place in indices])
+
+    def _clip_stream(self, path: str) -> ClipStream:
+        info = probe_video(path)
+        clips = [self._sample(info, clip) for clip in range(self.num_clips)]
+        return ClipStream(path, clips, self._eval_transform.crops, decoder=self.decoder)
 
     def _frame_indices(self, path: str, index: int, clip: int) -> list[int]:
         info = probe_video(path)
@@ -196,15 +228,6 @@ class VideoDataset(Dataset[ClipItem]):
 
     def _segment_offset(self, clip: int) -> float:
         return float(torch.rand(())) if self.mode == "train" else (clip + 0.5) / self.num_clips
-
-    def _read(self, path: str, indices: list[int]) -> torch.Tensor:
-        """Frames (T, H, W, C) from memory or from the file."""
-        if self.cache_short_side is not None:
-            return self._cached_video(path)[indices]
-        # The crops of one clip follow each other: decode it for the first of them only.
-        if self._last_clip is None or self._last_clip[:2] != (path, indices):
-            self._last_clip = (path, indices, decode_frames(path, indices))
-        return self._last_clip[2]
 
     def _cached_video(self, path: str) -> torch.Tensor:
         if path not in self._cache:

@@ -1,77 +1,52 @@
-"""Named frames of a video file, exactly: a cheap look at the file decides how it can be read.
+"""Named frames of a video file, exactly, by one of three decoders.
 
-decord reads clips fastest, but it goes wrong after a seek in some codecs and containers, and it can wait for ever for
-frames that a file promises and does not hold. PyAV therefore inspects every file first (once per process), and files in
-which decord cannot be trusted are read by PyAV in sequence.
+Where a file's packets name its frames (see :mod:`octvideo.data.probe`), PyAV seeks to the keyframe before the wanted
+frames, picks them by their times and decodes no frame that nobody needs, which is faster than decord and torchcodec;
+these can be chosen for the files in which they are exact. All other files are read by PyAV in sequence.
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import av
-import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 
-__all__ = ["VideoDecodeError", "VideoInfo", "decode_frames", "probe_video"]
+from octvideo.data.probe import WAY_OUT, VideoDecodeError, VideoInfo, frames_of, open_video, probe_video, video_stream
 
-# decord lands on the asked frame after a seek in these. Not in H.265, nor in MPEG-4 with B-frames; and not even with
-# H.264 in AVI, transport streams and FLV.
-SEEK_EXACT_CODECS = frozenset({"h264", "vp9"})
-SEEK_EXACT_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
-PROBE_CACHE_SIZE = 100_000
-WAY_OUT = "Re-encode the file (ffmpeg -i FILE -c:v libx264 NEW.mp4) or take it off the list."
+__all__ = ["DECODERS", "check_decoder", "decode_frames", "iterate_frames"]
 
-
-class VideoDecodeError(RuntimeError):
-    """A video that cannot be read; the message names the file, the reason and the way out."""
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a file holds.
-
-    Args:
-        num_frames: frames that decode, which may be fewer than the header promises.
-        fps: frames per second on average; 0 where the file does not say.
-        height: pixels, after the file's rotation flag is applied.
-        width: pixels, after the file's rotation flag is applied.
-        codec: FFmpeg's name of the decoder, such as "h264".
-        rotation_degrees: counter-clockwise turn that the file asks for, a multiple of 90.
-        can_seek: whether decord reaches the right frame by seeking.
-    """
-
-    num_frames: int
-    fps: float
-    height: int
-    width: int
-    codec: str
-    rotation_degrees: int = 0
-    can_seek: bool = False
+DECODERS = ("auto", "pyav", "torchcodec", "decord")
+# Up to so many frames it is cheaper to decode on to the next keyframe than to jump to it.
+JUMP_FRAMES = 8
+# Frames that decord and torchcodec are asked for at a time.
+BLOCK_FRAMES = 32
+# PyAV 17 converts colours with a thread for each core; those before it use one, and know no such argument.
+ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 
-def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
-    """Look at a video: size, rate and the number of frames that really decode.
-
-    Costs reading the file's packets and decoding its last group of pictures; files that decord cannot seek in are
-    decoded once as a whole. The answer is kept per process until the file's size or time changes.
+def check_decoder(decoder: str) -> None:
+    """Check that a decoder can be had here.
 
     Raises:
-        FileNotFoundError: no such file.
-        VideoDecodeError: not a video, or no frame of it decodes.
+        ValueError: an unknown one, or torchcodec where it cannot be used.
     """
-    name = os.fspath(path)
-    if not os.path.isfile(name):
-        raise FileNotFoundError(f"{name}: no such video. Check the path, or the root that relative paths start from.")
-    stat = os.stat(name)
-    return _probe(name, stat.st_mtime_ns, stat.st_size)
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder should be one of {', '.join(DECODERS)}, but it is {decoder!r}.")
+    problem = _torchcodec_problem() if decoder == "torchcodec" else None
+    if problem:
+        raise ValueError(f"decoder is 'torchcodec', but {problem}; or set decoder to 'auto'.")
 
 
 def decode_frames(
-    path: str | os.PathLike[str], indices: Sequence[int], *, short_side: int | None = None
+    path: str | os.PathLike[str],
+    indices: Sequence[int],
+    *,
+    short_side: int | None = None,
+    decoder: str = "auto",
+    each: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Decode the named frames of a video in one call.
 
@@ -79,28 +54,58 @@ def decode_frames(
         path: video file.
         indices: frame numbers in presentation order, 0 the first; any order, repeats allowed.
         short_side: resize while decoding so that the shorter side has this many pixels; None keeps the size.
+        decoder: as in :func:`iterate_frames`.
+        each: called on every frame as it comes, such as to keep a crop of it only; None keeps it as it is.
 
     Shape:
-        uint8 RGB, (T, H, W, C) with T = len(indices).
+        uint8 RGB, (T, H, W, C) with T = len(indices); (T, ...) where ``each`` gives frames of another shape.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no indices, or short_side below 1.
+        ValueError: no indices, short_side below 1, or a decoder that is not to be had.
         IndexError: an index outside the frames that decode.
         VideoDecodeError: the file cannot be read.
     """
+    wanted = sorted(set(indices))
+    places: dict[int, list[int]] = {}
+    for place, index in enumerate(indices):
+        places.setdefault(index, []).append(place)
+    clip = torch.empty(0)
+    for index, frame in zip(wanted, iterate_frames(path, wanted, short_side=short_side, decoder=decoder), strict=True):
+        frame = frame if each is None else each(frame)
+        if index == wanted[0]:
+            clip = torch.empty(len(indices), *frame.shape, dtype=frame.dtype)
+        # Copied one by one, the decoder fills the same memory again and again.
+        for place in places[index]:
+            clip[place] = frame
+    return clip
+
+
+def iterate_frames(
+    path: str | os.PathLike[str], indices: Sequence[int], *, short_side: int | None = None, decoder: str = "auto"
+) -> Iterator[torch.Tensor]:
+    """The named frames of a video one after the other, each decoded when it is its turn.
+
+    Args:
+        path: video file.
+        indices: frame numbers in increasing order.
+        short_side: as in :func:`decode_frames`; such frames are always PyAV's.
+        decoder: "pyav", "torchcodec" or "decord", each for the files in which its seeks are exact (PyAV reads the rest
+            in sequence), or "auto", the fastest for each file; the pixels are the same, 10-bit files apart.
+
+    Shape:
+        uint8 RGB, (H, W, C) each.
+
+    Raises:
+        FileNotFoundError, ValueError, IndexError, VideoDecodeError: as :func:`decode_frames`.
+    """
+    check_decoder(decoder)
     info = probe_video(path)
     name = os.fspath(path)
     _check_indices(name, indices, info.num_frames)
-    size = _target_size(info, short_side)
-    wanted = sorted(set(indices))
-    frames = _decode_with_decord(name, wanted, size) if info.can_seek else None
-    if frames is None:
-        frames = _decode_in_sequence(name, wanted, size, info.rotation_degrees)
-    if wanted == list(indices):
-        return frames
-    position = {index: place for place, index in enumerate(wanted)}
-    return frames[[position[index] for index in indices]]
+    chosen = "pyav" if short_side is not None else decoder
+    reader = next((READERS[seeker] for seeker in info.seekers if chosen in ("auto", seeker)), None)
+    return _read(name, indices, info, _Converter(info, short_side), reader)
 
 
 def _check_indices(name: str, indices: Sequence[int], num_frames: int) -> None:
@@ -111,200 +116,163 @@ def _check_indices(name: str, indices: Sequence[int], num_frames: int) -> None:
             raise IndexError(f"{name}: frame {index} was asked for, but frames 0 to {num_frames - 1} decode.")
 
 
-def _target_size(info: VideoInfo, short_side: int | None) -> tuple[int, int] | None:
-    """(height, width) to resize to, or None where the size stays."""
-    if short_side is None:
-        return None
-    if short_side < 1:
-        raise ValueError(f"short_side should be at least 1 pixel, but it is {short_side}.")
-    shorter = min(info.height, info.width)
-    if shorter == short_side:
-        return None
-    height, width = (max(round(side * short_side / shorter), 1) for side in (info.height, info.width))
-    return height, width
+class _Converter:
+    """From PyAV's frames to RGB ones, upright and of one size."""
+
+    def __init__(self, info: VideoInfo, short_side: int | None) -> None:
+        if short_side is not None and short_side < 1:
+            raise ValueError(f"short_side should be at least 1 pixel, but it is {short_side}.")
+        shorter = min(info.height, info.width)
+        scale = 1 if short_side is None else short_side / shorter
+        self.height, self.width = (max(round(side * scale), 1) for side in (info.height, info.width))
+        self.quarter_turns = info.rotation_degrees // 90
+        if self.quarter_turns % 2:
+            self.height, self.width = self.width, self.height
+        # One for all frames: it keeps the scaler's tables.
+        self.reformatter = VideoReformatter()
+
+    def __call__(self, frame: "av.VideoFrame") -> torch.Tensor:
+        rgb = self.reformatter.reformat(
+            frame, width=self.width, height=self.height, format="rgb24", interpolation="BILINEAR", **ONE_THREAD
+        )
+        image = torch.from_numpy(rgb.to_ndarray())
+        return torch.rot90(image, self.quarter_turns) if self.quarter_turns else image
 
 
-@lru_cache(maxsize=PROBE_CACHE_SIZE)
-def _probe(name: str, mtime_ns: int, num_bytes: int) -> VideoInfo:
-    """probe_video for one state of the file; time and size are there as parts of the cache's key."""
-    if num_bytes == 0:
-        raise VideoDecodeError(f"{name}: the file is empty. {WAY_OUT}")
-    try:
-        with _open(name) as container:
-            return _inspect(name, container)
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoDecodeError(f"{name}: cannot be opened as a video ({_reason(error)}). {WAY_OUT}") from error
+Reader = Callable[[str, Sequence[int], VideoInfo, _Converter], Iterator[torch.Tensor]]
+"""Frames of a file in increasing order; it ends early where it cannot go on."""
 
 
-def _open(name: str) -> "av.container.InputContainer":
-    # Titles and comments need not be UTF-8, and are not read.
-    return av.open(name, metadata_errors="replace")
+def _read(
+    name: str, wanted: Sequence[int], info: VideoInfo, to_rgb: _Converter, reader: Reader | None
+) -> Iterator[torch.Tensor]:
+    """Frames by the reader; what it does not give is read in sequence."""
+    num_read = 0
+    for frame in reader(name, wanted, info, to_rgb) if reader else ():
+        yield frame
+        num_read += 1
+    if num_read < len(wanted):
+        yield from _read_in_sequence(name, wanted[num_read:], to_rgb)
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).splitlines()[0] or type(error).__name__
+def _read_in_sequence(name: str, wanted: Sequence[int], to_rgb: _Converter) -> Iterator[torch.Tensor]:
+    """Frames by PyAV, read from the start; only the wanted ones are converted to RGB."""
+    missing = iter(wanted)
+    following = next(missing)
+    with open_video(name) as container:
+        for index, frame in enumerate(frames_of(container, video_stream(name, container))):
+            if index == following:
+                yield to_rgb(frame)
+                following = next(missing, -1)
+            if following < 0:
+                return
+    raise VideoDecodeError(f"{name}: frame {following} does not decode. {WAY_OUT}")
 
 
-def _inspect(name: str, container: "av.container.InputContainer") -> VideoInfo:
-    stream = _video_stream(name, container)
-    codec = stream.codec_context.name
-    length_size = _nal_length_size(stream.codec_context.extradata) if codec == "h264" else None
-    packets = [_Packet.of(packet, length_size) for packet in container.demux(stream) if packet.size]
-    num_frames, first = 0, None
-    if codec in SEEK_EXACT_CODECS and container.format.name in SEEK_EXACT_CONTAINERS and _are_plain(packets):
-        num_frames, first = _count_by_tail(name, packets)
-    can_seek = num_frames > 0 and num_frames == len(packets) and _rotation(first) == 0
-    if not can_seek:
-        num_frames, first = _count_all(name)
-    if first is None:
-        raise VideoDecodeError(f"{name}: no frame of it decodes. {WAY_OUT}")
-    rotation = _rotation(first)
-    height, width = (first.width, first.height) if rotation % 180 else (first.height, first.width)
-    fps = float(stream.average_rate or stream.guessed_rate or 0)
-    return VideoInfo(num_frames, fps, height, width, codec, rotation, can_seek)
+def _read_with_pyav(name: str, wanted: Sequence[int], info: VideoInfo, to_rgb: _Converter) -> Iterator[torch.Tensor]:
+    """Frames by PyAV from the keyframes before them."""
+    with open_video(name) as container:
+        stream = video_stream(name, container)
+        for keyframe, indices in _runs(wanted, info.keyframes):
+            times = [info.times[index] for index in indices]
+            num_read = 0
+            for frame in _read_run(container, stream, info.times[keyframe], times):
+                yield to_rgb(frame)
+                num_read += 1
+            if num_read < len(times):
+                return
 
 
-def _video_stream(name: str, container: "av.container.InputContainer") -> "av.VideoStream":
-    """The stream that FFmpeg (and so decord) takes as the main one."""
-    stream = container.streams.best("video")
-    if not isinstance(stream, av.VideoStream):
-        raise VideoDecodeError(f"{name}: holds no video stream. {WAY_OUT}")
-    # One thread: the parallelism is in the loader's workers.
-    stream.thread_type = "NONE"
-    stream.codec_context.thread_count = 1
-    return stream
-
-
-class _Packet(NamedTuple):
-    """What counting needs to know of a packet."""
-
-    time: int
-    is_keyframe: bool
-    is_plain: bool
-
-    @classmethod
-    def of(cls, packet: "av.Packet", nal_length_size: int | None) -> "_Packet":
-        """The packet's facts; nal_length_size is None where keyframes always start afresh.
-
-        A packet is not plain if it has no time, is thrown away after decoding, or is a keyframe from which H.264 does
-        not start afresh (open groups of pictures: decord counts wrong after a seek to it).
-        """
-        time = packet.pts
-        is_plain = time is not None and not packet.is_discard
-        if is_plain and packet.is_keyframe and nal_length_size is not None:
-            is_plain = _starts_afresh(bytes(packet), nal_length_size)
-        return cls(time or 0, bool(packet.is_keyframe), is_plain)
-
-
-def _nal_length_size(extradata: bytes | None) -> int:
-    """Bytes of the length before each H.264 unit (ISO 14496-15, 5.2.4.1); 0 where start codes separate the units."""
-    return (extradata[4] & 3) + 1 if extradata and len(extradata) > 4 and extradata[0] == 1 else 0
-
-
-def _starts_afresh(packet: bytes, nal_length_size: int) -> bool:
-    """Whether an H.264 packet holds an instantaneous decoder refresh, unit type 5 (ITU-T H.264, table 7-1)."""
-    position = 0
-    while 0 <= position < len(packet):
-        if nal_length_size:
-            start = position + nal_length_size
-            position = start + int.from_bytes(packet[position:start], "big")
+def _runs(wanted: Sequence[int], keyframes: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """Frames in groups that are decoded in one go, each with the keyframe where that starts."""
+    runs: list[tuple[int, list[int]]] = []
+    for index in wanted:
+        keyframe = keyframes[bisect_right(keyframes, index) - 1]
+        if runs and keyframe - runs[-1][1][-1] <= JUMP_FRAMES:
+            runs[-1][1].append(index)
         else:
-            found = packet.find(b"\x00\x00\x01", position)
-            position = start = found + 3 if found >= 0 else len(packet)
-        if start < len(packet) and packet[start] & 31 == 5:
-            return True
-    return False
+            runs.append((keyframe, [index]))
+    return runs
 
 
-def _are_plain(packets: Sequence[_Packet]) -> bool:
-    """Whether each packet is one visible frame and each keyframe starts afresh, so that counting packets is exact."""
-    if not packets or not packets[0].is_keyframe or len({packet.time for packet in packets}) < len(packets):
-        return False
-    key_time = packets[0].time
-    for packet in packets:
-        key_time = packet.time if packet.is_keyframe else key_time
-        # A frame shown before the keyframe that it follows in the file is lost by a seek to that keyframe.
-        if not packet.is_plain or packet.time < key_time:
-            return False
-    return True
-
-
-def _count_by_tail(name: str, packets: Sequence[_Packet]) -> tuple[int, "av.VideoFrame | None"]:
-    """Packets before the last keyframe plus the frames that decode from there, where files fall short."""
-    start = max(place for place, packet in enumerate(packets) if packet.is_keyframe)
-    first, num_decoded = None, 0
-    with _open(name) as container:
-        stream = _video_stream(name, container)
-        if start > 0:
-            container.seek(packets[start].time, stream=stream)
-        for frame in _frames(container, stream):
-            if frame.pts is not None and frame.pts >= packets[start].time:
-                first, num_decoded = first or frame, num_decoded + 1
-    return start + num_decoded, first
-
-
-def _count_all(name: str) -> tuple[int, "av.VideoFrame | None"]:
-    first, num_decoded = None, 0
-    with _open(name) as container:
-        for frame in _frames(container, _video_stream(name, container)):
-            first, num_decoded = first or frame, num_decoded + 1
-    return num_decoded, first
-
-
-def _frames(container: "av.container.InputContainer", stream: "av.VideoStream") -> Iterator["av.VideoFrame"]:
-    """Frames up to the end of the file or to the first place that is broken."""
+def _read_run(
+    container: "av.container.InputContainer", stream: "av.VideoStream", start: int, times: Sequence[int]
+) -> Iterator["av.VideoFrame"]:
+    """Frames of the given times, decoded from the keyframe of time start on; ends early where one does not come."""
+    wanted, last = set(times), times[-1]
+    # H.264 marks frames that no other one refers to: those that are not wanted need no decoding.
+    may_skip = stream.codec_context.name == "h264"
     try:
-        yield from container.decode(stream)
+        container.seek(start, stream=stream)
+        for number, packet in enumerate(container.demux(stream)):
+            if number == 0 and not (packet.is_keyframe and packet.pts is not None and packet.pts <= start):
+                return
+            if may_skip:
+                stream.codec_context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+            for frame in packet.decode():
+                if frame.pts in wanted:
+                    yield frame
+                    if frame.pts == last:
+                        return
     except av.error.FFmpegError:
         return
 
 
-def _rotation(frame: "av.VideoFrame | None") -> int:
-    return 0 if frame is None else round(getattr(frame, "rotation", 0) / 90) * 90 % 360
-
-
-def _decode_with_decord(name: str, wanted: list[int], size: tuple[int, int] | None) -> torch.Tensor | None:
-    """Frames by decord; None where it cannot, and PyAV should have its try."""
+def _read_with_decord(name: str, wanted: Sequence[int], info: VideoInfo, to_rgb: _Converter) -> Iterator[torch.Tensor]:
+    """Frames by decord."""
     try:
         import decord
     except ImportError:
-        return None
-    height, width = size or (-1, -1)
+        return
     try:
-        reader = decord.VideoReader(name, ctx=decord.cpu(0), width=width, height=height, num_threads=1)
-        if len(reader) <= wanted[-1]:
-            return None
-        return torch.from_numpy(reader.get_batch(wanted).asnumpy())
+        reader = decord.VideoReader(name, ctx=decord.cpu(0), num_threads=1)
+        # It waits for ever for frames that it promises and the file does not hold.
+        if len(reader) == info.num_frames:
+            for block in _blocks(wanted):
+                yield from torch.from_numpy(reader.get_batch(block).asnumpy())
     except (decord.DECORDError, RuntimeError, ValueError):
-        return None
+        return
 
 
-def _decode_in_sequence(
-    name: str, wanted: list[int], size: tuple[int, int] | None, rotation_degrees: int
-) -> torch.Tensor:
-    """Frames by PyAV, read from the start; only the wanted ones are converted to RGB."""
-    remaining = set(wanted)
-    # One for all frames: it keeps the scaler's tables.
-    reformatter = VideoReformatter()
-    frames = []
-    with _open(name) as container:
-        for index, frame in enumerate(_frames(container, _video_stream(name, container))):
-            if index in remaining:
-                frames.append(_to_rgb(frame, reformatter, size, rotation_degrees))
-            if index == wanted[-1]:
-                break
-    if len(frames) < len(wanted):
-        raise VideoDecodeError(f"{name}: frame {wanted[len(frames)]} does not decode. {WAY_OUT}")
-    return torch.from_numpy(np.stack(frames))
+def _read_with_torchcodec(
+    name: str, wanted: Sequence[int], info: VideoInfo, to_rgb: _Converter
+) -> Iterator[torch.Tensor]:
+    """Frames by torchcodec, which looks at all packets first: seeks by the header's times alone go wrong in H.265."""
+    if _torchcodec_problem():
+        return
+    from torchcodec.decoders import VideoDecoder
+
+    try:
+        decoder = VideoDecoder(name, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+        if len(decoder) == info.num_frames:
+            for block in _blocks(wanted):
+                yield from decoder.get_frames_at(block).data
+    except (RuntimeError, ValueError, IndexError):
+        return
 
 
-def _to_rgb(
-    frame: "av.VideoFrame", reformatter: VideoReformatter, size: tuple[int, int] | None, rotation_degrees: int
-) -> np.ndarray:
-    height, width = size or (0, 0)  # 0 keeps the frame's own
-    if rotation_degrees % 180:
-        height, width = width, height
-    image = reformatter.reformat(
-        frame, width=width or None, height=height or None, format="rgb24", interpolation="BILINEAR"
-    ).to_ndarray()
-    return np.rot90(image, rotation_degrees // 90) if rotation_degrees else image
+@lru_cache(maxsize=1)
+def _torchcodec_problem() -> str | None:
+    """Why torchcodec cannot be used, with the way out; None where it can."""
+    try:
+        from torchcodec.decoders import VideoDecoder
+
+        VideoDecoder(b"no video")  # FFmpeg's libraries are looked for on import or on first use, by version
+    except ImportError:
+        return "it is not installed. Install octvideo[torchcodec]"
+    except (RuntimeError, OSError, ValueError) as error:
+        if "Could not load" in str(error):
+            return "FFmpeg's shared libraries are not found. Install FFmpeg 4 or later (such as apt-get install ffmpeg)"
+    return None
+
+
+def _blocks(wanted: Sequence[int]) -> Iterator[list[int]]:
+    for start in range(0, len(wanted), BLOCK_FRAMES):
+        yield list(wanted[start : start + BLOCK_FRAMES])
+
+
+READERS: dict[str, Reader] = {
+    "pyav": _read_with_pyav,
+    "torchcodec": _read_with_torchcodec,
+    "decord": _read_with_decord,
+}

@@ -4,8 +4,10 @@ Frames come as uint8 (T, H, W, C) and leave as float (C, T, H, W). Each transfor
 the crop shows, cuts it out and only then resizes it, in uint8: no pixel is resized or converted that is not used.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
+import numpy as np
 import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
@@ -14,6 +16,9 @@ __all__ = ["EvalTransform", "TrainTransform", "crop_size_pair", "normalise"]
 
 Box = tuple[int, int, int, int]
 """Part of a frame: top, left, height, width in pixels."""
+
+Crop = Callable[[torch.Tensor], torch.Tensor]
+"""From frames to crops of one size."""
 
 RAND_AUGMENT_FILL = 114  # what a rotated or sheared frame uncovers is shown as mid grey, near the usual mean
 
@@ -67,11 +72,21 @@ class TrainTransform:
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """Transform the frames of one clip."""
         _check_frames(frames)
-        height, width = frames.shape[1:3]
+        return self.finish(self.draw_crop(*frames.shape[1:3])(frames))
+
+    def draw_crop(self, height: int, width: int) -> Crop:
+        """Draw a clip's crop for frames of this size: a function from frames, or one of them, to resized crops.
+
+        Shape:
+            uint8 (..., H, W, C) to uint8 (..., C, crop height, crop width).
+        """
         box_height, box_width = self._draw_size(height, width)
         top = int(torch.randint(height - box_height + 1, ()).item())
         left = int(torch.randint(width - box_width + 1, ()).item())
-        clip = _crop_resize(frames, (top, left, box_height, box_width), self.crop_size)
+        return partial(_crop_resize, box=(top, left, box_height, box_width), size=self.crop_size)
+
+    def finish(self, clip: torch.Tensor) -> torch.Tensor:
+        """Flip, augment and normalise the crops of a clip: uint8 (T, C, ...) to float32 (C, T, ...)."""
         if self.flip > 0 and torch.rand(()).item() < self.flip:
             clip = clip.flip(-1)
         if self.color_jitter > 0:
@@ -131,27 +146,51 @@ class EvalTransform:
     def __call__(self, frames: torch.Tensor, crop: int = 0) -> torch.Tensor:
         """Transform the frames of one clip; crop is the number of the crop, 0 to num_crops - 1."""
         _check_frames(frames)
+        return self.finish(self.crop(frames, crop))
+
+    def crop(self, frames: torch.Tensor, crop: int) -> torch.Tensor:
+        """Cut a crop from frames, or from one of them, and resize it.
+
+        Shape:
+            uint8 (..., H, W, C) to uint8 (..., C, crop height, crop width).
+        """
         if not 0 <= crop < self.num_crops:
             raise ValueError(f"crop should be 0 to {self.num_crops - 1}, but it is {crop}.")
-        height, width = frames.shape[1:3]
+        height, width = frames.shape[-3:-1]
+        return _crop_resize(frames, self._box(height, width, crop), self.crop_size)
+
+    def crops(self, frame: torch.Tensor) -> list[torch.Tensor]:
+        """All crops of one frame, uint8 (H, W, C) to (C, ...) each, in memory of their own."""
+        height, width, _ = frame.shape
+        if self._box(height, width, 0)[2:] == self.crop_size:
+            # Nothing is resized: the crops are parts of one copy, in which each channel lies together.
+            frame = torch.from_numpy(np.ascontiguousarray(frame.numpy().transpose(2, 0, 1))).permute(1, 2, 0)
+        return [self.crop(frame, crop) for crop in range(self.num_crops)]
+
+    def _box(self, height: int, width: int, crop: int) -> Box:
         if self.stretch:
-            box = (0, 0, height, width)
-        else:
-            box = _view_box(height, width, self.short_side, self.crop_size, crop, self.num_crops)
-        return normalise(_crop_resize(frames, box, self.crop_size), self.mean, self.std)
+            return 0, 0, height, width
+        return _view_box(height, width, self.short_side, self.crop_size, crop, self.num_crops)
+
+    def finish(self, clip: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+        """Normalise the crops of a clip: T of uint8 (C, ...) to float32 (C, T, ...)."""
+        return normalise(clip, self.mean, self.std)
 
 
-def normalise(clip: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+def normalise(clip: torch.Tensor | Sequence[torch.Tensor], mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """Turn pixels into network input: ``(pixel / 255 - mean) / std``, channels before time.
 
     Shape:
-        uint8 (T, C, H, W) to contiguous float32 (C, T, H, W).
+        uint8 (T, C, H, W), or T of (C, H, W), to contiguous float32 (C, T, H, W).
     """
-    shift = torch.tensor(mean, dtype=torch.float32).mul_(255)
-    scale = torch.tensor(std, dtype=torch.float32).mul_(255).reciprocal_()
-    result = torch.empty(clip.shape[1], clip.shape[0], *clip.shape[2:], dtype=torch.float32)
-    result.copy_(clip.transpose(0, 1))
-    return result.sub_(shift.view(-1, 1, 1, 1)).mul_(scale.view(-1, 1, 1, 1))
+    shift = torch.tensor(mean, dtype=torch.float32).mul_(255).view(-1, 1, 1)
+    scale = torch.tensor(std, dtype=torch.float32).mul_(255).reciprocal_().view(-1, 1, 1)
+    num_channels, height, width = clip[0].shape
+    result = torch.empty(num_channels, len(clip), height, width)
+    # A frame at a time stays in the processor's cache.
+    for place, frame in enumerate(clip):
+        result[:, place].copy_(frame).sub_(shift).mul_(scale)
+    return result
 
 
 def crop_size_pair(crop_size: int | Sequence[int], short_side: int | None) -> tuple[int, int]:
@@ -219,11 +258,11 @@ def _view_box(height: int, width: int, short_side: int, crop: tuple[int, int], v
 
 
 def _crop_resize(frames: torch.Tensor, box: Box, size: tuple[int, int]) -> torch.Tensor:
-    """uint8 (T, H, W, C) to uint8 (T, C, *size)."""
+    """uint8 (..., H, W, C) to uint8 (..., C, *size)."""
     top, left, height, width = box
-    part = frames[:, top : top + height, left : left + width]
+    part = frames[..., top : top + height, left : left + width, :]
     # The permuted view is channels-last memory, which the uint8 resize works on directly.
-    clip = part.permute(0, 3, 1, 2)
+    clip = part.movedim(-1, -3)
     if (height, width) == size:
         return clip
     return functional.resize(clip, list(size), antialias=True)

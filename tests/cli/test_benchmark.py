@@ -7,7 +7,9 @@ import torch
 
 from octvideo.analysis import count_macs
 from octvideo.analysis.timing import time_in_turns
+from octvideo.benchmarks import decoding
 from octvideo.cli import main
+from octvideo.data import decode_frames, probe_video
 from octvideo.models import resnet3d_tiny
 
 
@@ -75,3 +77,56 @@ def test_analyze_tells_the_command_that_finds_slow_layers(capsys):
     capsys.readouterr()
     assert main(["analyze", "--model", "resnet3d_tiny", "--alpha", "0", *small]) == 0
     assert "slow_layers" not in capsys.readouterr().out
+
+
+def test_decoding_gives_rates_ratios_and_the_problems_of_loaders(tmp_path, two_classes, monkeypatch, capsys):
+    def broken(paths, plan):
+        raise RuntimeError("no such library\nand a long story")
+
+    monkeypatch.setitem(decoding.LOADERS, "pytorchvideo", broken)
+    monkeypatch.setitem(decoding.LOADERS, "decord", lambda paths, plan: iter([torch.zeros(3, 2, 24, 24)]))
+    path, threads = tmp_path / "b.json", torch.get_num_threads()
+    videos = [str(two_classes / f"train {number}.mp4") for number in range(2)]
+    arguments = ["--clips", "1", "2", "--crops", "1", "3", "--workers", "0", "--num_frames", "4", "--hd", "false",
+                 "--short_side", "32", "--crop", "24", "--rounds", "2", "--loaders", "octvideo", "octvideo, decord",
+                 "decord", "pytorchvideo"]  # fmt: skip
+    try:
+        assert main(["benchmark", "decoding", "--videos", *videos, *arguments, "--output", str(path)]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["clips"], row["crops"], row["loader"]) for row in rows[::4]] == [
+        (1, 1, "octvideo"),
+        (2, 3, "octvideo"),
+    ]
+    for ours, other, wrong, failing in (rows[:4], rows[4:]):
+        num_clips = 2 * ours["clips"] * ours["crops"]
+        assert ours["clips_per_second"] == pytest.approx(1e3 * num_clips / ours["median_ms"])
+        assert other["octvideo_ratio"] == pytest.approx(other["median_ms"] / ours["median_ms"])
+        assert wrong["problem"].startswith("gave 1 clips of [(3, 2, 24, 24)]")
+        assert failing["problem"] == "RuntimeError: no such library"
+        assert failing["clips_per_second"] is None
+    assert "RuntimeError" in capsys.readouterr().out
+    assert main(["benchmark", "decoding", "--hd", "false"]) == 1
+
+
+@pytest.mark.parametrize("name", ["torchcodec", "decord", "pytorchvideo"])
+def test_peers_make_the_clips_that_octvideo_makes(two_classes, name):
+    plan = decoding.ClipPlan(num_clips=1, num_crops=3, num_frames=4, stride=2, short_side=40, crop=32)
+    paths = [str(two_classes / f"test {number}.mp4") for number in range(2)]
+    try:
+        clips = list(decoding.LOADERS[name](paths, plan))
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"{name} does not run here: {str(error).splitlines()[0]}")
+    assert len(clips) == 6
+    for clip, ours in zip(clips, decoding.LOADERS["octvideo"](paths, plan), strict=True):
+        # PyTorchVideo resizes floats, without antialiasing; another frame of this noise differs by far more.
+        assert (clip - ours).abs().mean() < (0.1 if name == "pytorchvideo" else 1e-9)
+
+
+def test_the_hd_video_is_what_it_says(tmp_path):
+    path = decoding.write_texture_video(tmp_path / "v.mp4", height=96, width=160, num_frames=12)
+    info = probe_video(path)
+    assert (info.num_frames, info.fps, info.height, info.width, info.codec) == (12, 30, 96, 160, "h264")
+    frames = decode_frames(path, range(12)).float()
+    assert (frames[1:] - frames[:-1]).abs().mean() > 3

@@ -1,9 +1,21 @@
 """Items of the data set: the right frames, labels and views."""
 
+import pickle
+
 import pytest
 import torch
+from torch.utils.data import DataLoader, Subset
 
-from octvideo.data import Annotations, VideoDataset, VideoDecodeError, VideoRecord, centre_clip, read_annotations
+from octvideo.data import (
+    Annotations,
+    VideoDataset,
+    VideoDecodeError,
+    VideoRecord,
+    centre_clip,
+    iterate_frames,
+    read_annotations,
+    uniform_clips,
+)
 
 FULL_FRAME = {
     "short_side": 48,
@@ -95,17 +107,35 @@ def test_cache_decodes_each_video_once(annotations, painted_reader, monkeypatch)
     assert shown(item, painted_reader) == centre_clip(24, 4, 3)
 
 
-def test_crops_of_one_clip_are_decoded_once(annotations, monkeypatch):
-    from octvideo.data import dataset as module
+def test_views_of_a_video_decode_each_frame_once(annotations, monkeypatch):
+    from octvideo.data import stream as module
 
-    calls = []
-    decode = module.decode_frames
-    monkeypatch.setattr(module, "decode_frames", lambda path, indices: calls.append(path) or decode(path, indices))
+    decoded = []
+
+    def counted(path, indices, **settings):
+        for index, frame in zip(indices, iterate_frames(path, indices, **settings), strict=True):
+            decoded.append((path, index))
+            yield frame
+
+    monkeypatch.setattr(module, "iterate_frames", counted)
     settings = FULL_FRAME | {"crop_size": 48}
-    dataset = VideoDataset(annotations, num_frames=2, frame_stride=1, mode="test", num_clips=2, num_crops=3, **settings)
-    for index in range(6):
-        dataset[index]
-    assert len(calls) == 2
+    dataset = VideoDataset(annotations, num_frames=8, frame_stride=2, mode="test", num_clips=4, num_crops=3, **settings)
+    in_order = [dataset[index]["clip"] for index in range(24)]
+    needed = {(annotations.records[video].path, index) for video in range(2)
+              for clip in uniform_clips(20 + 2 * video, 8, 2, 4) for index in clip}  # fmt: skip
+    assert len(decoded) == len(needed)
+    assert set(decoded) == needed
+    for index in (23, 5, 6, 0, 22):
+        assert torch.equal(dataset[index]["clip"], in_order[index])
+
+
+def test_a_data_set_in_use_goes_to_spawned_and_forked_workers(annotations):
+    dataset = VideoDataset(annotations, num_frames=4, frame_stride=3, mode="test", num_clips=3, **FULL_FRAME)
+    expected = [dataset[index]["clip"] for index in range(3)]
+    dataset[0]  # leaves a file open in the middle
+    assert torch.equal(pickle.loads(pickle.dumps(dataset))[1]["clip"], expected[1])
+    loader = DataLoader(Subset(dataset, [1, 2]), batch_size=None, num_workers=1, multiprocessing_context="fork")
+    assert all(torch.equal(item["clip"], clip) for item, clip in zip(loader, expected[1:], strict=True))
 
 
 def test_shuffled_frames_are_the_same_frames_in_another_order(annotations, painted_reader):

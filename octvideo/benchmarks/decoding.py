@@ -1,0 +1,321 @@
+"""Clips per second from file to normalised tensor: octvideo beside torchcodec, decord and PyTorchVideo."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, SequentialSampler, get_worker_info
+
+from octvideo.analysis.timing import Progress, silent, time_in_turns
+from octvideo.data import Annotations, EvalTransform, VideoDataset, VideoRecord, clip_span, probe_video, uniform_clips
+from octvideo.data.probe import forget_videos
+
+# A worker makes so many clips in a round at least, so that waiting for the first one weighs little.
+CLIPS_PER_WORKER = 4
+HD = "720p"
+
+
+class ClipPlan(NamedTuple):
+    """What is made of every video: clips and crops, and the size of each."""
+
+    num_clips: int
+    num_crops: int
+    num_frames: int
+    stride: int
+    short_side: int
+    crop: int
+
+    @property
+    def num_views(self) -> int:
+        """Tensors for each video."""
+        return self.num_clips * self.num_crops
+
+
+Loader = Callable[[Sequence[str], ClipPlan], Iterator[Tensor]]
+"""Normalised clips (C, T, H, W) of videos, one after the other."""
+
+
+def load_with_octvideo(
+    paths: Sequence[str], plan: ClipPlan, decoder: str = "auto", forget: bool = False
+) -> Iterator[Tensor]:
+    """octvideo's data set of test views."""
+    if forget:
+        forget_videos()
+    annotations = Annotations(tuple(VideoRecord(path, 0) for path in paths), ("",))
+    dataset = VideoDataset(
+        annotations,
+        mode="test",
+        num_clips=plan.num_clips,
+        num_crops=plan.num_crops,
+        num_frames=plan.num_frames,
+        frame_stride=plan.stride,
+        test_short_side=plan.short_side,
+        crop_size=plan.crop,
+        decoder=decoder,
+    )
+    for index in range(len(dataset)):
+        yield dataset[index]["clip"]
+
+
+def load_with_torchcodec(paths: Sequence[str], plan: ClipPlan) -> Iterator[Tensor]:
+    """torchcodec used well: one exact decoder for a video, all its frames in one call."""
+    from torchcodec.decoders import VideoDecoder
+
+    for path in paths:
+        decoder = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+        indices = _frame_indices(len(decoder), plan)
+        yield from _views(decoder.get_frames_at(indices).data, plan)
+
+
+def load_with_decord(paths: Sequence[str], plan: ClipPlan) -> Iterator[Tensor]:
+    """decord's index list: one reader for a video, all its frames in one call."""
+    import decord
+
+    for path in paths:
+        reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
+        indices = _frame_indices(len(reader), plan)
+        yield from _views(torch.from_numpy(reader.get_batch(indices).asnumpy()), plan)
+
+
+def load_with_pytorchvideo(paths: Sequence[str], plan: ClipPlan) -> Iterator[Tensor]:
+    """PyTorchVideo's LabeledVideoDataset with its PyAV decoder; its transforms' steps in plain torch.
+
+    (pytorchvideo.transforms does not import beside a torchvision of today.)
+    """
+    from pytorchvideo.data import LabeledVideoDataset
+
+    worker = get_worker_info()
+    dataset = LabeledVideoDataset(
+        # It gives each worker its share of the list, and these are this worker's own videos.
+        [(path, _seconds(path, plan)) for path in paths] * (worker.num_workers if worker else 1),
+        _ClipsInSeconds(),
+        video_sampler=SequentialSampler,
+        decode_audio=False,
+    )
+    for item in dataset:
+        yield from _float_views(item["video"], plan)
+
+
+class _ClipsInSeconds:
+    """A clip sampler for PyTorchVideo: the clips that the other loaders make."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(
+        self, last_end: float, duration: float, info: dict[str, Any]
+    ) -> tuple[Fraction, Fraction, int, int, bool]:
+        """Start and end in seconds, number of the clip and of its copy, whether it is the last one."""
+        start, number = info["starts"][self.number], self.number
+        self.number += 1
+        return start, start + info["length"], number, 0, self.number == len(info["starts"])
+
+    def reset(self) -> None:
+        """Begin with the next video."""
+        self.number = 0
+
+
+def _seconds(path: str, plan: ClipPlan) -> dict[str, Any]:
+    info = probe_video(path)
+    frame = 1 / Fraction(info.fps).limit_denominator(1001)
+    clips = uniform_clips(info.num_frames, plan.num_frames, plan.stride, plan.num_clips)
+    # The end is not part of the clip.
+    return {"starts": [clip[0] * frame for clip in clips], "length": clip_span(plan.num_frames, plan.stride) * frame}
+
+
+def _frame_indices(video_frames: int, plan: ClipPlan) -> list[int]:
+    clips = uniform_clips(video_frames, plan.num_frames, plan.stride, plan.num_clips)
+    return [index for clip in clips for index in clip]
+
+
+def _views(frames: Tensor, plan: ClipPlan) -> Iterator[Tensor]:
+    """All views of frames that hold the clips one after the other."""
+    transform = EvalTransform(short_side=plan.short_side, crop_size=plan.crop, num_crops=plan.num_crops)
+    for clip in frames.split(plan.num_frames):
+        for crop in range(plan.num_crops):
+            yield transform(clip, crop)
+
+
+def _float_views(frames: Tensor, plan: ClipPlan) -> Iterator[Tensor]:
+    """UniformTemporalSubsample, ShortSideScale, uniform crops and Normalize on float (C, T, H, W) in 0 .. 255."""
+    places = torch.linspace(0, frames.shape[1] - 1, plan.num_frames).long()
+    frames = frames[:, places]
+    scale = plan.short_side / min(frames.shape[-2:])
+    size = [math.floor(side * scale + 0.5) for side in frames.shape[-2:]]
+    frames = torch.nn.functional.interpolate(frames, size=size, mode="bilinear", align_corners=False)
+    long = -2 if size[0] > size[1] else -1
+    frames = frames.narrow(-3 - long, (size[-3 - long] - plan.crop) // 2, plan.crop)
+    room = size[long] - plan.crop
+    for crop in range(plan.num_crops):
+        start = room // 2 if plan.num_crops == 1 else crop * room // (plan.num_crops - 1)
+        yield (frames.narrow(long, start, plan.crop) / 255 - 0.45) / 0.225
+
+
+LOADERS: dict[str, Loader] = {
+    "octvideo": load_with_octvideo,
+    "octvideo, first look": partial(load_with_octvideo, forget=True),
+    "octvideo, torchcodec": partial(load_with_octvideo, decoder="torchcodec"),
+    "octvideo, decord": partial(load_with_octvideo, decoder="decord"),
+    "torchcodec": load_with_torchcodec,
+    "decord": load_with_decord,
+    "pytorchvideo": load_with_pytorchvideo,
+}
+
+
+class _Clips(IterableDataset[Tensor]):
+    """A loader's clips; each worker takes every so-manyth video."""
+
+    def __init__(self, loader: Loader, paths: Sequence[str], plan: ClipPlan) -> None:
+        self.loader, self.paths, self.plan = loader, paths, plan
+
+    def __iter__(self) -> Iterator[Tensor]:
+        worker = get_worker_info()
+        paths = self.paths[worker.id :: worker.num_workers] if worker else self.paths
+        return self.loader(paths, self.plan)
+
+
+def benchmark_decoding(
+    videos: Sequence[str] = (),
+    clips: Sequence[int] = (1, 10),
+    crops: Sequence[int] = (1, 3),
+    workers: Sequence[int] = (0, 1, 2),
+    loaders: Sequence[str] = tuple(LOADERS),
+    num_frames: int = 32,
+    frame_stride: int = 2,
+    short_side: int = 256,
+    crop: int = 224,
+    hd: bool = True,
+    rounds: int = 5,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Time loaders from file to normalised tensor, in turns.
+
+    Args:
+        videos: files of one kind, such as clips of one data set.
+        clips: clips of each video.
+        crops: crops of a clip, one number for each of clips.
+        workers: loader processes; 0 loads in the main one.
+        loaders: which of them are timed; "first look" includes what octvideo learns of a file once per process.
+        num_frames: frames of a clip.
+        frame_stride: distance between them.
+        short_side: pixels that the short side of a frame is scaled to.
+        crop: pixels of the square crop.
+        hd: also time on a 720p video that is made here: H.264, 10 seconds, 30 frames per second, moving texture.
+        rounds: passes of each that are timed.
+        progress: called as work goes on.
+
+    Returns:
+        One row for each kind of video, views, workers and loader: clips (tensors) per second and octvideo's ratio to
+        it; in place of them the problem, where a loader does not run.
+
+    Raises:
+        ValueError: no video, unknown loaders, or clips and crops that do not pair.
+    """
+    unknown = set(loaders) - set(LOADERS)
+    if unknown or len(clips) != len(crops) or not (videos or hd):
+        raise ValueError(
+            f"loaders must be of {', '.join(LOADERS)}, clips and crops must pair, and videos or hd be given; "
+            f"got {list(loaders)}, {list(clips)}, {list(crops)}, {list(videos)} and {hd}"
+        )
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        kinds = {"given": list(videos)} if videos else {}
+        if hd:
+            kinds[HD] = [str(write_texture_video(Path(folder) / "720p.mp4", progress=progress))]
+        for kind, paths in kinds.items():
+            for num_clips, num_crops in zip(clips, crops, strict=True):
+                plan = ClipPlan(num_clips, num_crops, num_frames, frame_stride, short_side, crop)
+                problems = {name: _problem(LOADERS[name], paths, plan) for name in loaders}
+                for count in workers:
+                    rows += _time_loaders(kind, paths, plan, count, problems, rounds, progress)
+    return rows
+
+
+def write_texture_video(
+    path: Path,
+    height: int = 720,
+    width: int = 1280,
+    num_frames: int = 300,
+    fps: int = 30,
+    progress: Progress = silent,
+) -> Path:
+    """Write an H.264 video of a moving texture under noise, which no encoder can make very small."""
+    noise = np.random.default_rng(0)
+    # Coarse squares under fine grain, larger than the frame, so that a window can move over them.
+    coarse = noise.integers(40, 200, (height // 8, width // 8, 3)).repeat(16, 0).repeat(16, 1)
+    texture = coarse + noise.normal(0, 12, coarse.shape)
+    grain = noise.normal(0, 3, (height + 64, width + 64, 1))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"threads": "1", "preset": "veryfast"})
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        for number in range(num_frames):
+            top, left = number % height, 2 * number % width
+            down, right = noise.integers(0, 64, 2)
+            image = texture[top : top + height, left : left + width] + grain[down:, right:][:height, :width]
+            frame = av.VideoFrame.from_ndarray(image.clip(0, 255).astype(np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+            progress(f"writing {path.name}", number + 1, num_frames)
+        container.mux(stream.encode())
+    return path
+
+
+def _time_loaders(
+    kind: str,
+    paths: Sequence[str],
+    plan: ClipPlan,
+    num_workers: int,
+    problems: Mapping[str, str | None],
+    rounds: int,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    passes = math.ceil(CLIPS_PER_WORKER * num_workers / (plan.num_views * len(paths))) or 1
+    num_tensors = passes * plan.num_views * len(paths)
+    what = {"videos": kind, "clips": plan.num_clips, "crops": plan.num_crops, "workers": num_workers}
+    calls = {
+        name: _epoch(LOADERS[name], list(paths) * passes, plan, num_workers)
+        for name, problem in problems.items()
+        if problem is None
+    }
+    title = f"{kind}, {plan.num_clips} x {plan.num_crops}, {num_workers} workers"
+    times = time_in_turns(calls, rounds=rounds, progress=lambda _, done, total: progress(title, done, total))
+    rates = {name: 1e3 * num_tensors / timing.median_ms for name, timing in times.items()}
+    ours = rates.get("octvideo")
+    return [
+        what
+        | {"loader": name, "problem": problem, "clips_per_second": rates.get(name)}
+        | {"octvideo_ratio": ours / rates[name] if ours and name in rates else None}
+        | (vars(times[name]) if name in times else {"median_ms": None, "iqr_ms": None})
+        for name, problem in problems.items()
+    ]
+
+
+def _problem(loader: Loader, paths: Sequence[str], plan: ClipPlan) -> str | None:
+    """Why a loader does not give the clips that it should; None where it does."""
+    expected = (3, plan.num_frames, plan.crop, plan.crop)
+    try:
+        for path in paths:
+            shapes = [tuple(clip.shape) for clip in loader([path], plan)]
+            if shapes != [expected] * plan.num_views:
+                return f"gave {len(shapes)} clips of {sorted(set(shapes))} for {path}"
+    except Exception as error:  # whatever keeps a peer from running belongs into its row
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    return None
+
+
+def _epoch(loader: Loader, paths: Sequence[str], plan: ClipPlan, num_workers: int) -> Callable[[], int]:
+    """A call that makes all clips once; workers live on between calls."""
+    clips = DataLoader(
+        _Clips(loader, paths, plan), batch_size=None, num_workers=num_workers, persistent_workers=num_workers > 0
+    )
+    return lambda: sum(1 for _ in clips)
