@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -81,6 +82,7 @@ def octave_conv(
     if is_depthwise(weight, geometry.groups):  # the channels stay where they are
         each = weight.shape[0] // geometry.groups
         out_segments = tuple((high * each, low * each) for high, low in pair.segments)
+    weight = _in_autocast_type(weight)
     weights, biases = parts(weight, out_segments), (None, None) if bias is None else parts(bias, out_segments)
     conv = _Convolution(pair, weight, weights, biases, out_segments, geometry, tuple(factors), down_sampling, exchange)
     high, low = conv.output(HIGH), conv.output(LOW)
@@ -218,6 +220,14 @@ class _Convolution:
             if all(before == after for before, after in pads):
                 return x, tuple(before for before, _ in pads)
         return _pad(x, pads, "constant" if mode == "zeros" else mode), (0,) * len(pads)
+
+
+def _in_autocast_type(weight: Tensor) -> Tensor:
+    """Under autocast the weight in its type: cast once, not slice by slice, in the backward pass as well."""
+    device = weight.device.type
+    if weight.dtype != torch.float32 or not torch.is_autocast_enabled(device):
+        return weight
+    return weight.to(torch.get_autocast_dtype(device))
 
 
 def _pad(x: Tensor, pads: Sequence[tuple[int, int]], mode: str) -> Tensor:
