@@ -45,7 +45,7 @@ def take(x: Tensor, segments: Segments, part: int, dim: int = 0) -> Tensor:
 def parts(x: Tensor, segments: Segments, dim: int = 0) -> tuple[Tensor, Tensor]:
     """What `take` gives for both parts, by one split: its backward pass is one concatenation, not two maps of zeros."""
     if len(segments) == 1 and all(segments[0]):
-        return x.split(segments[0], dim)  # type: ignore[return-value]
+        return x.split(segments[0], dim)
     return take(x, segments, HIGH, dim), take(x, segments, LOW, dim)
 
 

@@ -131,7 +131,7 @@ class _Convolution:
         return terms[0] if len(terms) == 1 else terms[0] + terms[1]
 
     def joined_low(self, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """H->L + L->L as one convolution of the two inputs side by side, which have one size: faster than two and a sum."""
+        """H->L + L->L: their inputs have one size, and one convolution of both is faster than two and a sum."""
         from_high, from_low = (self.moves(source, LOW) for source in (HIGH, LOW))
         both = join(self.shrink(HIGH, from_high), self.shrink(LOW, from_low), self.pair.segments)
         return self.convolve(both, from_low, weight, bias)

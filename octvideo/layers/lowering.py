@@ -71,6 +71,8 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def _over_frames(x: Tensor, func: Callable[[Tensor], Tensor]) -> Tensor:
+    if x.shape[2] == 1:  # else the view gives this axis a stride that torch's batch norm misreads in its backward pass
+        return func(x.squeeze(2)).unsqueeze(2)
     frames = x.transpose(1, 2).flatten(0, 1)  # (N T, C, H, W)
     return func(frames).unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
 
