@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from octvideo.analysis import count_macs, published_figures
 from octvideo.analysis.timing import Progress, silent, time_in_turns
 from octvideo.benchmarks.training import peak_bytes, training_step
-from octvideo.layers import to_channels_last
+from octvideo.layers import recompute_pooled, to_channels_last
 from octvideo.models import build_model
 from octvideo.models.build import chosen_size, default_num_classes
 from octvideo.runtime import optimize
 
 PEERS = ("peer", "peer_compiled")
-VARIANTS = ("eager", "fast", "compiled", *PEERS)
+VARIANTS = ("eager", "fast", "lean", "compiled", *PEERS)
 STEPS = ("inference", "training")
 
 Call = Callable[[], Any]
@@ -49,7 +49,8 @@ def benchmark_networks(
         step: inference, or training, which is forward, cross-entropy, backward and SGD.
         variants: "eager" is the network as it is. For inference "fast" and "compiled" are what
             `octvideo.runtime.optimize` makes; for training "fast" is in channels-last memory, with bfloat16 by
-            autocast, and "compiled" is that after torch.compile. "peer" and "peer_compiled" are the dense network as
+            autocast, "lean" pools again in the backward pass as well (`octvideo.layers.recompute_pooled`), and
+            "compiled" is "fast" after torch.compile. "peer" and "peer_compiled" are the dense network as
             PyTorchVideo (or torchvision) has it, bfloat16 by autocast.
         batch_size: clips at a time.
         num_frames: frames of a clip; None is the network's own number.
@@ -77,6 +78,8 @@ def benchmark_networks(
         )
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {device!r}, but torch finds no GPU here: use cpu")
+    if step == "inference" and "lean" in variants:
+        raise ValueError("variant lean is for step training: inference keeps nothing for a backward pass")
     torch.set_num_threads(threads)
     clips = torch.randn(batch_size, 3, *chosen_size(model, num_frames, crop), device=device)
     alphas = list(dict.fromkeys([0.0, *alpha]))
@@ -147,9 +150,11 @@ def _inference(variant: str, network: nn.Module, clips: Tensor, dtype: torch.dty
 def _training(variant: str, network: nn.Module, clips: Tensor, dtype: torch.dtype, compile_mode: str) -> Call:
     num_classes = int(network(clips[:1]).shape[1])
     network = copy.deepcopy(network)
-    if variant in ("fast", "compiled"):
+    if variant in ("fast", "lean", "compiled"):
         network = to_channels_last(network)
         clips = clips.contiguous(memory_format=torch.channels_last_3d if clips.dim() == 5 else torch.channels_last)
+    if variant == "lean":
+        recompute_pooled(network)
     if variant in ("compiled", "peer_compiled"):
         network = torch.compile(network, dynamic=False, mode=compile_mode)  # type: ignore[assignment]
     return training_step(network, clips, num_classes, torch.float32 if variant == "eager" else dtype)

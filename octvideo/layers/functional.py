@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from octvideo.layers.channels import HIGH, LOW, Segments, count, join, parts, take
 from octvideo.layers.lowering import conv3d
@@ -49,6 +50,7 @@ def octave_conv(
     factors: Sequence[int],
     down_sampling: str = "average",
     exchange: str = "both",
+    recompute_pooled: bool = False,
 ) -> OctPair | Tensor:
     """Convolve a pair (or a tensor, which is all high) with one weight tensor of the dense shape.
 
@@ -74,6 +76,7 @@ def octave_conv(
         factors: how many times smaller the low part is, per axis.
         down_sampling: one of `DOWN_SAMPLINGS`.
         exchange: one of `EXCHANGES`; a part that no path reaches is an error of the caller.
+        recompute_pooled: pool again in the backward pass rather than keep the low output's pooled input for it.
 
     Shape:
         high as the dense convolution's output, and low an octave smaller on the axes where factors is 2.
@@ -84,7 +87,8 @@ def octave_conv(
         out_segments = tuple((high * each, low * each) for high, low in pair.segments)
     weight = _in_autocast_type(weight)
     weights, biases = parts(weight, out_segments), (None, None) if bias is None else parts(bias, out_segments)
-    conv = _Convolution(pair, weight, weights, biases, out_segments, geometry, tuple(factors), down_sampling, exchange)
+    options = (out_segments, geometry, tuple(factors), down_sampling, exchange, recompute_pooled)
+    conv = _Convolution(pair, weight, weights, biases, *options)
     high, low = conv.output(HIGH), conv.output(LOW)
     if low is None:
         return high  # type: ignore[return-value]  # one of the two always exists
@@ -115,6 +119,7 @@ class _Convolution:
     factors: tuple[int, ...]
     down_sampling: str
     exchange: str
+    recompute_pooled: bool
 
     def output(self, target: int) -> Tensor | None:
         """The sum of the paths to one part; None where the part has no channels."""
@@ -125,6 +130,8 @@ class _Convolution:
         if is_depthwise(self.weight, self.geometry.groups):
             return self.path(target, target, weight, bias)
         if target == LOW and len(sources) == 2 and self.geometry.groups == 1 and self.down_sampling == "average":
+            if self.recompute_pooled and torch.is_grad_enabled():  # stops before the convolution: all it keeps is there
+                return checkpoint(self.joined_low, weight, bias, use_reentrant=False, preserve_rng_state=False)
             return self.joined_low(weight, bias)
         pieces = column_parts(weight, self.pair.segments, self.geometry.groups)
         terms = [self.path(s, target, pieces[s], bias if s == sources[0] else None) for s in sources]
@@ -225,9 +232,9 @@ class _Convolution:
 def _in_autocast_type(weight: Tensor) -> Tensor:
     """Under autocast the weight in its type: cast once, not slice by slice, in the backward pass as well."""
     device = weight.device.type
-    if weight.dtype != torch.float32 or not torch.is_autocast_enabled(device):
-        return weight
-    return weight.to(torch.get_autocast_dtype(device))
+    if weight.dtype == torch.float32 and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return weight.to(torch.get_autocast_dtype(device))
+    return weight
 
 
 def _pad(x: Tensor, pads: Sequence[tuple[int, int]], mode: str) -> Tensor:

@@ -1,11 +1,11 @@
-"""A whole network in channels-last memory."""
+"""How the maps of a whole network lie in memory, and which of them are kept for the backward pass."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from octvideo.layers.conv import dense_kind, octave_from_dense
+from octvideo.layers.conv import OctConv, dense_kind, octave_from_dense
 from octvideo.layers.replace import replace_modules
 
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -33,4 +33,20 @@ def to_channels_last(network: nn.Module) -> nn.Module:
     for parameter in network.parameters():
         if parameter.dim() in _FORMATS:
             parameter.data = parameter.data.contiguous(memory_format=_FORMATS[parameter.dim()])
+    return network
+
+
+def recompute_pooled(network: nn.Module) -> nn.Module:
+    """Let octave convolutions keep no pooled maps for the backward pass, but pool again; in place; return the network.
+
+    What training keeps then falls with alpha as the maps themselves do; otherwise the pooled inputs of the low outputs
+    come on top, which at small alphas is as much as the octave saves. Results are the same; a step takes a little
+    longer. torch.func's transforms cannot run through it.
+
+    Args:
+        network: octave or dense.
+    """
+    for module in network.modules():
+        if isinstance(module, OctConv):
+            module.recompute_pooled = True
     return network

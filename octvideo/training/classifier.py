@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from octvideo import layers
 from octvideo.data.mix import CutMix, MixUp
 from octvideo.evaluation import VideoResults, VideoScores
-from octvideo.layers import to_channels_last
 from octvideo.models import BUILDERS, IMAGE_BUILDERS, build_model
 from octvideo.training import recompute
 from octvideo.training.schedule import OPTIMIZERS, build_optimizer, cosine_schedule, parameter_groups
@@ -39,6 +39,8 @@ class VideoClassifier(pl.LightningModule):
             results (but for rounding) in less time.
         checkpoint_activations: keep less for the gradients and compute it again, block by block: the same results in
             less memory and more time.
+        recompute_pooled: keep no pooled maps of octave convolutions for the gradients but pool again: the same
+            results in memory that falls with alpha, and a little more time.
         class_names: name of class i at position i (filled in from the data).
         preprocessing: how test clips are made (filled in from the data).
 
@@ -66,6 +68,7 @@ class VideoClassifier(pl.LightningModule):
         cutmix: float = 0.0,
         channels_last: bool = True,
         checkpoint_activations: bool = False,
+        recompute_pooled: bool = False,
         class_names: Sequence[str] = (),
         preprocessing: dict[str, Any] | None = None,
     ) -> None:
@@ -82,9 +85,11 @@ class VideoClassifier(pl.LightningModule):
         self.save_hyperparameters(logger=False)
         self.network = build_model(model, num_classes=len(class_names), alpha=alpha, octave=octave, dropout=dropout)
         if channels_last:
-            self.network = to_channels_last(self.network)
+            self.network = layers.to_channels_last(self.network)
         if checkpoint_activations:
             recompute.checkpoint_activations(self.network)
+        if recompute_pooled:
+            layers.recompute_pooled(self.network)
         self.mixers = [
             kind(strength, len(class_names)) for kind, strength in ((MixUp, mixup), (CutMix, cutmix)) if strength
         ]

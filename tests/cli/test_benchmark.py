@@ -81,4 +81,6 @@ def test_a_missing_gpu_is_named(capsys):
 
 def test_unknown_variants_are_named(capsys):
     assert main(["benchmark", "networks", "--variants", "faster"]) == 1
-    assert "variants must be of eager, fast, compiled" in capsys.readouterr().err
+    assert "variants must be of eager, fast, lean, compiled" in capsys.readouterr().err
+    assert main(["benchmark", "networks", "--variants", "lean"]) == 1
+    assert "variant lean is for step training" in capsys.readouterr().err

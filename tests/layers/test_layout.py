@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from octvideo.layers import to_channels_last
+from octvideo.layers import OctConv3d, merge, recompute_pooled, split, to_channels_last
 from octvideo.layers.lowering import is_channels_last
 from octvideo.models import build_model
 
@@ -48,3 +48,24 @@ def test_every_map_stays_channels_last():
     parts = [part for x in seen for part in (x.parts if hasattr(x, "segments") else [x]) if part.shape[1]]
     assert len(parts) > 30
     assert all(map(is_channels_last, parts))
+
+
+@pytest.mark.parametrize("octave", ["spatial", "spatiotemporal"])
+def test_pooled_maps_are_not_kept_but_pooled_again(octave):
+    """Kept are then the two parts of the input, the weight, and what autograd notes in passing; no joined input."""
+    torch.manual_seed(0)
+    conv = OctConv3d(16, 8, 3, 2, 1, alpha_in=0.25, alpha_out=0.25, octave=octave).double()
+    pair = split(torch.randn(2, 16, 7, 9, 6).double(), 0.25, octave).map(torch.Tensor.requires_grad_)
+    results, kept = [], []
+    for module in (conv, recompute_pooled(copy.deepcopy(conv))):
+        saved = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, s=saved: s.setdefault(t.untyped_storage().data_ptr(), t.untyped_storage().nbytes()) and t,
+            lambda t: t,
+        ):
+            out = module(pair)
+        grads = torch.autograd.grad(merge(out).square().sum(), [*pair.parts, module.weight, module.bias])
+        results.append([*out.parts, *grads])
+        kept.append(sum(saved.values()))
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
+    assert kept[1] < kept[0]
