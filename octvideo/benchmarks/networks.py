@@ -1,29 +1,35 @@
-"""Time against multiply-adds: a network at several alphas, as it is and on the fast path."""
+"""Time and memory against multiply-adds: a network at several alphas, as it is and on the fast path."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from octvideo.analysis import count_macs
+from octvideo.analysis import count_macs, published_figures
 from octvideo.analysis.macs import forward
 from octvideo.analysis.timing import Progress, silent, time_in_turns
+from octvideo.benchmarks.training import peak_bytes, training_step
+from octvideo.layers import recompute_pooled, to_channels_last
 from octvideo.models import build_model
 from octvideo.models.build import chosen_size, default_num_classes
 from octvideo.runtime import optimize
 
-VARIANTS = ("eager", "fast", "compiled")
-STEPS = ("inference",)
+PEERS = ("peer", "peer_compiled")
+VARIANTS = ("eager", "fast", "lean", "compiled", *PEERS)
+STEPS = ("inference", "training")
+
+Call = Callable[[], Any]
 
 
 def benchmark_networks(
     model: str = "i3d_r50",
     alpha: Sequence[float] = (0.125, 0.25, 0.5),
     octave: str = "spatial",
-    step: Literal["inference"] = "inference",
+    step: Literal["inference", "training"] = "inference",
     variants: Sequence[str] = ("eager", "fast"),
     batch_size: int = 1,
     num_frames: int | None = None,
@@ -31,6 +37,7 @@ def benchmark_networks(
     dtype: Literal["float32", "bfloat16"] = "float32",
     device: str = "cpu",
     threads: int = 1,
+    compile_mode: str = "default",
     rounds: int = 7,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
@@ -40,23 +47,29 @@ def benchmark_networks(
         model: a builder's name.
         alpha: shares of low channels; 0, the dense network, is always there.
         octave: spatial, temporal or spatiotemporal.
-        step: what is timed.
-        variants: "eager" is the network as it is, "fast" and "compiled" are what `octvideo.runtime.optimize` makes.
+        step: inference, or training, which is forward, cross-entropy, backward and SGD.
+        variants: "eager" is the network as it is. For inference "fast" and "compiled" are what
+            `octvideo.runtime.optimize` makes; for training "fast" is in channels-last memory, with bfloat16 by
+            autocast, "lean" pools again in the backward pass as well (`octvideo.layers.recompute_pooled`), and
+            "compiled" is "fast" after torch.compile. "peer" and "peer_compiled" are the dense network as
+            PyTorchVideo (or torchvision) has it, bfloat16 by autocast.
         batch_size: clips at a time.
         num_frames: frames of a clip; None is the network's own number.
         crop: one number, or height and width, in pixels; empty is the network's own.
-        dtype: of the fast variants; eager is float32.
+        dtype: of all variants but eager, which is float32.
         device: cpu or cuda.
         threads: threads of the CPU.
+        compile_mode: torch.compile's, of compiled training steps and peers; reduce-overhead uses CUDA graphs.
         rounds: passes of each that are timed.
         progress: called as work goes on.
 
     Returns:
         One row for each variant and alpha: its time, and the ratios of time and multiply-adds to the dense network of
-        the same variant.
+        the same variant. Of a training step also its peak memory beyond weights, optimizer state and clips (see
+        `octvideo.benchmarks.training.peak_bytes`) and the ratio of that.
 
     Raises:
-        ValueError: for an unknown variant, or a batch size or number of threads below 1.
+        ValueError: for an unknown variant, a batch size or number of threads below 1, or a GPU that is not there.
     """
     unknown = set(variants) - set(VARIANTS)
     if unknown or batch_size < 1 or threads < 1:
@@ -64,22 +77,33 @@ def benchmark_networks(
             f"variants must be of {', '.join(VARIANTS)}, batch_size and threads 1 or more; "
             f"got {list(variants)}, {batch_size} and {threads}"
         )
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {device!r}, but torch finds no GPU here: use cpu")
+    if step == "inference" and "lean" in variants:
+        raise ValueError("variant lean is for step training: inference keeps nothing for a backward pass")
     torch.set_num_threads(threads)
     clips = torch.randn(batch_size, 3, *chosen_size(model, num_frames, crop), device=device)
     alphas = list(dict.fromkeys([0.0, *alpha]))
-    calls: dict[str, Callable[[], Any]] = {}
+    make = _inference if step == "inference" else _training
+    calls: dict[str, Call] = {}
     rows = []
     for done, one in enumerate(alphas):
         network = _network(model, one, octave).to(device)
         gmacs = count_macs(network, clips[:1]).gmacs
         for variant in variants:
-            calls[f"{variant} {one:g}"] = inference(_variant(variant, network, clips, dtype), clips)
+            if variant in PEERS and one:
+                continue
+            name = f"{variant} {one:g}"
+            calls[name] = make(variant, network, clips, getattr(torch, dtype), compile_mode)
             rows.append({"variant": variant, "alpha": one, "gmacs_per_view": gmacs})
         progress("building", done + 1, len(alphas))
     times = time_in_turns(calls, device=device, rounds=rounds, progress=progress)
     for row in rows:
-        row |= vars(times[f"{row['variant']} {row['alpha']:g}"])
-    return [_with_ratios(row, rows) for row in rows]
+        name = f"{row['variant']} {row['alpha']:g}"
+        row |= vars(times[name])
+        if step == "training":
+            row["peak_memory_mb"] = peak_bytes(calls[name], torch.device(device)) / 1e6
+    return [_with_ratios(row, rows, octave) for row in rows]
 
 
 def inference(network: nn.Module, inputs: Any) -> Callable[[], Any]:
@@ -106,14 +130,46 @@ def awake(network: nn.Module) -> nn.Module:
     return network
 
 
-def _variant(variant: str, network: nn.Module, clips: Tensor, dtype: str) -> nn.Module:
+def _inference(variant: str, network: nn.Module, clips: Tensor, dtype: torch.dtype, compile_mode: str) -> Call:
     if variant == "eager":
-        return network
-    return optimize(network, clips, dtype=getattr(torch, dtype), compile=variant == "compiled")
+        return inference(network, clips)
+    if variant in PEERS:
+        return inference(_peer(variant, network, clips.device, dtype, compile_mode), clips)
+    return inference(optimize(network, clips, dtype=dtype, compile=variant == "compiled"), clips)
 
 
-def _with_ratios(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Time and multiply-adds against the dense network of the same variant, and time against the eager dense one."""
+def _training(variant: str, network: nn.Module, clips: Tensor, dtype: torch.dtype, compile_mode: str) -> Call:
+    num_classes = int(network(clips[:1]).shape[1])
+    network = copy.deepcopy(network)
+    if variant in ("fast", "lean", "compiled"):
+        network = to_channels_last(network)
+        clips = clips.contiguous(memory_format=torch.channels_last_3d if clips.dim() == 5 else torch.channels_last)
+    if variant == "lean":
+        recompute_pooled(network)
+    if variant in ("compiled", "peer_compiled"):
+        network = torch.compile(network, dynamic=False, mode=compile_mode)  # type: ignore[assignment]
+    return training_step(network, clips, num_classes, torch.float32 if variant == "eager" else dtype)
+
+
+class _Autocast(nn.Module):
+    """A network under autocast."""
+
+    def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.device, self.dtype = network, device, dtype
+
+    def forward(self, clips: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.network(clips)
+
+
+def _peer(variant: str, network: nn.Module, device: torch.device, dtype: torch.dtype, compile_mode: str) -> nn.Module:
+    compiled = torch.compile(network, dynamic=False, mode=compile_mode) if variant == "peer_compiled" else network
+    return _Autocast(compiled, device, dtype)  # type: ignore[arg-type]
+
+
+def _with_ratios(row: dict[str, Any], rows: Sequence[dict[str, Any]], octave: str) -> dict[str, Any]:
+    """Time, multiply-adds and memory against the dense network of that variant; time against the eager dense one."""
     dense = next(r for r in rows if r["variant"] == row["variant"] and r["alpha"] == 0)
     eager = next((r for r in rows if r["variant"] == "eager" and r["alpha"] == 0), None)
     ratios = {
@@ -121,4 +177,15 @@ def _with_ratios(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[st
         "macs_ratio": row["gmacs_per_view"] / dense["gmacs_per_view"],
         "speedup_over_eager_dense": eager["median_ms"] / row["median_ms"] if eager else None,
     }
-    return row | ratios | {"time_over_macs_ratio": ratios["time_ratio"] / ratios["macs_ratio"]}
+    ratios["time_over_macs_ratio"] = ratios["time_ratio"] / ratios["macs_ratio"]
+    if "peak_memory_mb" in row:
+        ratios["memory_ratio"] = row["peak_memory_mb"] / dense["peak_memory_mb"]
+        ratios["paper_memory_ratio"] = _paper_memory_ratio(row["alpha"], octave)
+    return row | ratios
+
+
+def _paper_memory_ratio(alpha: float, octave: str) -> float | None:
+    """Memory of one layer against a dense one's as table 1 of the paper prints it; None where it does not."""
+    layer = published_figures()["layer"]
+    printed = dict(zip(layer["alpha"], layer["memory_percent"], strict=True)) if octave == "spatial" else {}
+    return printed[alpha] / 100 if alpha in printed else None

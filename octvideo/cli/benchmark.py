@@ -78,8 +78,12 @@ BENCHMARKS = {
             "speed-up": lambda row: (
                 "" if row["speedup_over_eager_dense"] is None else f"{row['speedup_over_eager_dense']:.2f}"
             ),
+            "peak MB": lambda row: f"{row['peak_memory_mb']:.0f}" if "peak_memory_mb" in row else "",
+            "memory ratio": lambda row: f"{row['memory_ratio']:.3f}" if "memory_ratio" in row else "",
+            "paper's": lambda row: f"{row['paper_memory_ratio']:.2f}" if row.get("paper_memory_ratio") else "",
         },
-        f"GMACs: 10^9 multiply-adds for one view by {MACS_TOOL}; ratios are to alpha 0 of the same variant",
+        f"GMACs: 10^9 multiply-adds for one view by {MACS_TOOL}; ratios are to alpha 0 of the same variant; peak MB: "
+        "10^6 bytes that a training step allocates at its peak; paper's: memory of one layer, its table 1",
     ),
     "peers": Benchmark(
         "networks and a layer beside those of PyTorchVideo, torchvision and octconv",
@@ -206,10 +210,12 @@ def _bars(progress: Progress) -> Callable[[str, int, int], None]:
 def _print(name: str, benchmark: Benchmark, rows: Sequence[Row], options: Row) -> None:
     settings = ", ".join(f"{key} {value}" for key, value in options.items() if value not in (None, [], ()))
     table = Table(title=f"{name}: {settings}")
-    for header in benchmark.columns:
+    columns = {header: [cell(row) for row in rows] for header, cell in benchmark.columns.items()}
+    columns = {header: cells for header, cells in columns.items() if any(cells)}
+    for header in columns:
         table.add_column(header, justify="right")
-    for row in rows:
-        table.add_row(*(cell(row) for cell in benchmark.columns.values()))
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*cells)
     Console(width=120).print(table)
     print(f"times are medians of {options['rounds']} rounds, all in turn; {benchmark.note}".removesuffix("; "))
     if benchmark.summary:

@@ -32,6 +32,7 @@ def octavize(
     keep_dense: Callable[[str, nn.Module], bool] | None = None,
     down_sampling: str = "average",
     exchange: str = "both",
+    channel_multiple: int = 1,
     plan: OctavePlan | None = None,
 ) -> nn.Module:
     """Swap a network's layers, in place, for octave layers that share its parameters.
@@ -41,7 +42,7 @@ def octavize(
 
     Args:
         model: a network of convolutions; it is changed, and returned.
-        alpha, octave, example, keep_dense, down_sampling, exchange: as in `plan_octaves`.
+        alpha, octave, example, keep_dense, down_sampling, exchange, channel_multiple: as in `plan_octaves`.
         plan: a plan from `plan_octaves`, perhaps edited, in place of all these.
 
     Returns:
@@ -54,10 +55,16 @@ def octavize(
         >>> import torchvision
         >>> model = octavize(torchvision.models.video.r3d_18(), alpha=0.25)
     """
-    options = {"example": example, "keep_dense": keep_dense, "down_sampling": down_sampling, "exchange": exchange}
+    options = {
+        "example": example,
+        "keep_dense": keep_dense,
+        "down_sampling": down_sampling,
+        "exchange": exchange,
+        "channel_multiple": channel_multiple,
+    }
     if plan is not None:
         given = (alpha, octave, *options.values())
-        if given != (None, "spatial", None, None, "average", "both"):
+        if given != (None, "spatial", None, None, "average", "both", 1):
             raise ValueError(f"octavize takes a plan, which says all, or an alpha and options; got a plan and {given}")
         return _apply(model, plan)
     octave_factors(octave, 3)

@@ -81,7 +81,7 @@ class Planner:
     """Walk the graph and follow, for every value, which of its channels are high and which low.
 
     Args:
-        model, octave, down_sampling, exchange: as in `plan_octaves`.
+        model, octave, down_sampling, exchange, channel_multiple: as in `plan_octaves`.
         alpha_of: alpha_out that is wished for a convolution, by its name and module.
         ordinary: convolutions that read and write dense maps only.
     """
@@ -94,9 +94,10 @@ class Planner:
         ordinary: set[str],
         down_sampling: str,
         exchange: str,
+        channel_multiple: int,
     ) -> None:
         self.model, self.octave, self.alpha_of, self.ordinary = model, octave, alpha_of, ordinary
-        self.down_sampling, self.exchange = down_sampling, exchange
+        self.down_sampling, self.exchange, self.channel_multiple = down_sampling, exchange, channel_multiple
         self.convs: dict[str, ConvPlan | None] = {}  # None: an ordinary convolution
         self.pair_layers: dict[str, None] = {}
         self.merges: dict[str, None] = {}
@@ -170,7 +171,7 @@ class Planner:
                 return dense
             each = conv.out_channels // conv.in_channels
             return Value(tuple((h * each, n * each) for h, n in value.segments), value.alpha)
-        low = low_channels(conv.out_channels, alpha)
+        low = low_channels(conv.out_channels, alpha, self.channel_multiple)
         if conv.groups > 1:
             whole = value.low and len(value.segments) == conv.groups
             return Value(_layout(conv.out_channels, low, conv.groups), alpha) if low and whole else dense

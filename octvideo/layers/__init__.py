@@ -3,6 +3,7 @@
 from octvideo.layers.channels import Segments, even_segments
 from octvideo.layers.conv import OctConv1d, OctConv2d, OctConv3d, dense_from_octave, octave_from_dense
 from octvideo.layers.functional import Geometry, octave_conv
+from octvideo.layers.layout import recompute_pooled, to_channels_last
 from octvideo.layers.modules import MergeInputs, MergeOutputs, PairDropPath, Pairwise
 from octvideo.layers.nonlocal_block import OctNonLocal
 from octvideo.layers.norm import (
@@ -54,6 +55,8 @@ __all__ = [
     "octave_factors",
     "octave_from_dense",
     "pair_layer",
+    "recompute_pooled",
     "split",
+    "to_channels_last",
     "upsample",
 ]

@@ -38,8 +38,15 @@ def take(x: Tensor, segments: Segments, part: int, dim: int = 0) -> Tensor:
     if len(segments) > 1 and len(set(segments)) == 1:
         start, size = (0, segments[0][HIGH]) if part == HIGH else segments[0]
         return x.unflatten(dim, (len(segments), -1)).narrow(dim + 1, start, size).flatten(dim, dim + 1)
-    pieces = [x.narrow(dim, start, size) for start, size in _runs(segments, part)]
+    pieces = [x if size == x.shape[dim] else x.narrow(dim, start, size) for start, size in _runs(segments, part)]
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim) if pieces else x.narrow(dim, 0, 0)
+
+
+def parts(x: Tensor, segments: Segments, dim: int = 0) -> tuple[Tensor, Tensor]:
+    """What `take` gives for both parts, by one split: its backward pass is one concatenation, not two maps of zeros."""
+    if len(segments) == 1 and all(segments[0]):
+        return x.split(segments[0], dim)
+    return take(x, segments, HIGH, dim), take(x, segments, LOW, dim)
 
 
 def put(x: Tensor, segments: Segments, part: int, values: Tensor) -> None:

@@ -19,6 +19,8 @@ from octvideo.layers.resize import check_alpha, low_channels, octave_factors
 class _OctaveConv:
     """What the octave convolutions of every dimension add to torch's."""
 
+    recompute_pooled = False  # see `octvideo.layers.recompute_pooled`
+
     def __init__(
         self,
         in_channels: int,
@@ -112,7 +114,7 @@ _OCTAVE_OF: dict[type[Any], type[OctConv]] = {nn.Conv1d: OctConv1d, nn.Conv2d: O
 
 _OCTAVE_ATTRIBUTES = (
     "alpha_in", "alpha_out", "octave", "factors", "in_low", "in_high", "out_segments", "down_sampling", "exchange",
-    "dense_class",
+    "dense_class", "recompute_pooled",
 )  # fmt: skip
 
 
@@ -278,6 +280,7 @@ def convolve(conv: Any, x: OctPair | Tensor) -> OctPair | Tensor:
         factors=conv.factors,
         down_sampling=conv.down_sampling,
         exchange=conv.exchange,
+        recompute_pooled=conv.recompute_pooled and conv.training,
     )
     # An alpha too small for one low channel still gives a pair.
     return empty_low(out, conv.factors) if conv.alpha_out and isinstance(out, Tensor) else out

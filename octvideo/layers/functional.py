@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from octvideo.layers.channels import HIGH, LOW, Segments, count, take
+from octvideo.layers.channels import HIGH, LOW, Segments, count, join, parts, take
 from octvideo.layers.lowering import conv3d
 from octvideo.layers.pair import OctPair, empty_low
 from octvideo.layers.resize import avg_pool, upsample
@@ -48,6 +50,7 @@ def octave_conv(
     factors: Sequence[int],
     down_sampling: str = "average",
     exchange: str = "both",
+    recompute_pooled: bool = False,
 ) -> OctPair | Tensor:
     """Convolve a pair (or a tensor, which is all high) with one weight tensor of the dense shape.
 
@@ -73,6 +76,7 @@ def octave_conv(
         factors: how many times smaller the low part is, per axis.
         down_sampling: one of `DOWN_SAMPLINGS`.
         exchange: one of `EXCHANGES`; a part that no path reaches is an error of the caller.
+        recompute_pooled: pool again in the backward pass rather than keep the low output's pooled input for it.
 
     Shape:
         high as the dense convolution's output, and low an octave smaller on the axes where factors is 2.
@@ -81,7 +85,10 @@ def octave_conv(
     if is_depthwise(weight, geometry.groups):  # the channels stay where they are
         each = weight.shape[0] // geometry.groups
         out_segments = tuple((high * each, low * each) for high, low in pair.segments)
-    conv = _Convolution(pair, weight, bias, out_segments, geometry, tuple(factors), down_sampling, exchange)
+    weight = _in_autocast_type(weight)
+    weights, biases = parts(weight, out_segments), (None, None) if bias is None else parts(bias, out_segments)
+    options = (out_segments, geometry, tuple(factors), down_sampling, exchange, recompute_pooled)
+    conv = _Convolution(pair, weight, weights, biases, *options)
     high, low = conv.output(HIGH), conv.output(LOW)
     if low is None:
         return high  # type: ignore[return-value]  # one of the two always exists
@@ -105,20 +112,36 @@ class _Convolution:
 
     pair: OctPair
     weight: Tensor
-    bias: Tensor | None
+    weights: tuple[Tensor, Tensor]  # by the part that they write
+    biases: tuple[Tensor | None, Tensor | None]
     out_segments: Segments
     geometry: Geometry
     factors: tuple[int, ...]
     down_sampling: str
     exchange: str
+    recompute_pooled: bool
 
     def output(self, target: int) -> Tensor | None:
         """The sum of the paths to one part; None where the part has no channels."""
         if not count(self.out_segments, target):
             return None
+        weight, bias = self.weights[target], self.biases[target]
         sources = [s for s in (HIGH, LOW) if self.runs(s, target)]
-        terms = [self.path(s, target, with_bias=s == sources[0]) for s in sources]
+        if is_depthwise(self.weight, self.geometry.groups):
+            return self.path(target, target, weight, bias)
+        if target == LOW and len(sources) == 2 and self.geometry.groups == 1 and self.down_sampling == "average":
+            if self.recompute_pooled and torch.is_grad_enabled():  # stops before the convolution: all it keeps is there
+                return checkpoint(self.joined_low, weight, bias, use_reentrant=False, preserve_rng_state=False)
+            return self.joined_low(weight, bias)
+        pieces = column_parts(weight, self.pair.segments, self.geometry.groups)
+        terms = [self.path(s, target, pieces[s], bias if s == sources[0] else None) for s in sources]
         return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+
+    def joined_low(self, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """H->L + L->L: their inputs have one size, and one convolution of both is faster than two and a sum."""
+        from_high, from_low = (self.moves(source, LOW) for source in (HIGH, LOW))
+        both = join(self.shrink(HIGH, from_high), self.shrink(LOW, from_low), self.pair.segments)
+        return self.convolve(both, from_low, weight, bias)
 
     def runs(self, source: int, target: int) -> bool:
         """True for a path that has input channels and is switched on; channels of a depthwise one keep their part."""
@@ -129,23 +152,27 @@ class _Convolution:
         wanted = "high_to_low" if source == HIGH else "low_to_high"
         return self.exchange in ("both", wanted) and not is_depthwise(self.weight, self.geometry.groups)
 
-    def path(self, source: int, target: int, with_bias: bool) -> Tensor:
+    def path(self, source: int, target: int, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Pool, convolve, and bring to the size of the part."""
-        moves = [self.move(axis, source, target) for axis in range(len(self.factors))]
-        x = self.pair.high if source == HIGH else self.pair.low
-        first = self.pool_stride() if source == HIGH else [m.pool for m in moves]
-        x = avg_pool(avg_pool(x, first), [m.pool // s for m, s in zip(moves, first, strict=True)])
-        weight = take(self.weight, self.out_segments, target)
-        groups = self.geometry.groups
-        if is_depthwise(self.weight, groups):
-            groups = count(self.pair.segments, source)
-        else:
-            weight = columns(weight, self.pair.segments, source, groups)
-        bias = take(self.bias, self.out_segments, target) if self.bias is not None and with_bias else None
-        x, padding = self.pad(x, [(m.before, m.after) for m in moves])
-        strides = tuple(m.stride for m in moves)
-        out = _CONV[len(moves)](x, weight, bias, strides, padding, self.geometry.dilation, groups)
+        moves = self.moves(source, target)
+        out = self.convolve(self.shrink(source, moves), moves, weight, bias)
         return upsample(out, self.high_size()) if target == HIGH and source == LOW else out
+
+    def moves(self, source: int, target: int) -> list[_Move]:
+        """What a path does along each axis."""
+        return [self.move(axis, source, target) for axis in range(len(self.factors))]
+
+    def shrink(self, source: int, moves: list[_Move]) -> Tensor:
+        """Pool a part of the input."""
+        pools = [m.pool for m in moves]
+        first = self.pool_stride() if source == HIGH else pools
+        return avg_pool(avg_pool(self.pair.parts[source], first), [p // f for p, f in zip(pools, first, strict=True)])
+
+    def convolve(self, x: Tensor, moves: list[_Move], weight: Tensor, bias: Tensor | None) -> Tensor:
+        x, padding = self.pad(x, [(m.before, m.after) for m in moves])
+        groups = x.shape[1] if is_depthwise(self.weight, self.geometry.groups) else self.geometry.groups
+        strides = tuple(m.stride for m in moves)
+        return _CONV[len(moves)](x, weight, bias, strides, padding, self.geometry.dilation, groups)
 
     def pool_stride(self) -> list[int]:
         """The stride where it runs as pooling, else 1."""
@@ -202,6 +229,14 @@ class _Convolution:
         return _pad(x, pads, "constant" if mode == "zeros" else mode), (0,) * len(pads)
 
 
+def _in_autocast_type(weight: Tensor) -> Tensor:
+    """Under autocast the weight in its type: cast once, not slice by slice, in the backward pass as well."""
+    device = weight.device.type
+    if weight.dtype == torch.float32 and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return weight.to(torch.get_autocast_dtype(device))
+    return weight
+
+
 def _pad(x: Tensor, pads: Sequence[tuple[int, int]], mode: str) -> Tensor:
     flat = [p for both in reversed(pads) for p in both]
     return F.pad(x, flat, mode=mode) if any(flat) else x
@@ -223,9 +258,19 @@ def columns(weight: Tensor, segments: Segments, part: int, groups: int) -> Tenso
     Raises:
         ValueError: for groups whose channels are not all split in the same way.
     """
+    return take(weight, _column_segments(segments, groups), part, 1)
+
+
+def column_parts(weight: Tensor, segments: Segments, groups: int) -> tuple[Tensor, Tensor]:
+    """`columns` of both parts."""
+    return parts(weight, _column_segments(segments, groups), 1)
+
+
+def _column_segments(segments: Segments, groups: int) -> Segments:
+    """Which of a weight's columns, those of one group, meet the high channels and which the low ones."""
     if groups == 1:
-        return take(weight, segments, part, 1)
+        return segments
     high, low = count(segments, HIGH), count(segments, LOW)
     if len(segments) not in (1, groups) or len(set(segments)) > 1 or high % groups or low % groups:
         raise ValueError(f"{groups} groups need as many equal runs of (high, low) channels; got {segments}")
-    return take(weight, ((high // groups, low // groups),), part, 1)
+    return ((high // groups, low // groups),)

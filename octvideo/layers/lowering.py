@@ -30,13 +30,13 @@ def conv3d(
     if not is_channels_last(x):
         return F.conv3d(x, weight, bias, tuple(stride), tuple(padding), tuple(dilation), groups)
     if weight.shape[2] == 1 and padding[0] == 0:
-        kernel = weight[:, :, 0].contiguous(memory_format=torch.channels_last)
+        kernel = weight.squeeze(2)
         out = _over_frames(
             x[:, :, :: stride[0]] if stride[0] > 1 else x,
             lambda frames: F.conv2d(frames, kernel, bias, stride[1:], padding[1:], dilation[1:], groups),
         )
     elif tuple(weight.shape[3:]) == (1, 1) and not any(padding[1:]) and tuple(stride[1:]) == (1, 1):
-        kernel = weight[..., 0].contiguous(memory_format=torch.channels_last)
+        kernel = weight.flatten(3)
         out = F.conv2d(to_places(x), kernel, bias, (stride[0], 1), (padding[0], 0), (dilation[0], 1), groups)
         out = from_places(out, x.shape[3:])
     else:
@@ -105,6 +105,8 @@ def from_places(places: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _over_frames(x: Tensor, func: Callable[[Tensor], Tensor]) -> Tensor:
+    if x.shape[2] == 1:  # else the view gives this axis a stride that torch's batch norm misreads in its backward pass
+        return func(x.squeeze(2)).unsqueeze(2)
     return from_frames(func(to_frames(x)), x.shape[0])
 
 

@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from octvideo.layers.channels import HIGH, join, put, take
+from octvideo.layers.channels import HIGH, join, parts, put, take
 from octvideo.layers.pair import OctPair, channels_of
 from octvideo.layers.replace import replace_modules, with_class
 from octvideo.layers.resize import avg_pool, upsample
@@ -23,7 +23,10 @@ class _PairBatchNorm(nn.modules.batchnorm._BatchNorm):
             return super().forward(input)
         _check_channels(self, self.num_features, input)
         momentum = self._count_batch()
-        return input.map_parts(lambda x, part: self._normalise(x, input.segments, part, momentum))
+        weights, biases = ((None, None) if t is None else parts(t, input.segments) for t in (self.weight, self.bias))
+        return input.map_parts(
+            lambda x, part: self._normalise(x, input.segments, part, weights[part], biases[part], momentum)
+        )
 
     def _count_batch(self) -> float:
         """Count one more batch in training; return the weight of this batch in the running statistics."""
@@ -32,10 +35,11 @@ class _PairBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.num_batches_tracked.add_(1)
         return 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
 
-    def _normalise(self, x: Tensor, segments: Any, part: int, momentum: float) -> Tensor:
+    def _normalise(
+        self, x: Tensor, segments: Any, part: int, weight: Tensor | None, bias: Tensor | None, momentum: float
+    ) -> Tensor:
         if not x.shape[1]:
             return x
-        weight, bias = (None if t is None else take(t, segments, part) for t in (self.weight, self.bias))
         use_batch = self.training or self.running_mean is None
         if self.running_mean is None or self.running_var is None:
             return F.batch_norm(x, None, None, weight, bias, use_batch, momentum, self.eps)

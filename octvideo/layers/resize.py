@@ -39,9 +39,17 @@ def check_alpha(alpha: float, name: str = "alpha") -> None:
         raise ValueError(f"{name} is the low-frequency share of the channels, from 0 to 1; got {alpha!r}")
 
 
-def low_channels(channels: int, alpha: float) -> int:
-    """Return floor(alpha * channels), free of binary rounding: .7 of 10 channels are 7, not 6."""
-    return math.floor(alpha * channels + 1e-9)
+def low_channels(channels: int, alpha: float, multiple: int = 1) -> int:
+    """Return floor(alpha * channels), free of binary rounding: .7 of 10 channels are 7, not 6.
+
+    Args:
+        channels: of both parts.
+        alpha: low-frequency share, in [0, 1].
+        multiple: above 1, the nearest multiple of it, for kernels that are fast on multiples of 8 or 16.
+    """
+    if multiple == 1:
+        return math.floor(alpha * channels + 1e-9)
+    return min(math.ceil(alpha * channels / multiple - 0.5 - 1e-9) * multiple, channels)  # a half goes to the smaller
 
 
 def low_size(high_size: Sequence[int], factors: Sequence[int]) -> tuple[int, ...]:
@@ -89,5 +97,6 @@ def crop(x: Tensor, size: Sequence[int]) -> Tensor:
         (N, C, *any) -> (N, C, *size).
     """
     for axis, n in enumerate(size, start=2):
-        x = x.narrow(axis, 0, n)
+        if x.shape[axis] != n:  # the backward pass of a slice is a map of zeros and a copy, even where nothing is cut
+            x = x.narrow(axis, 0, n)
     return x

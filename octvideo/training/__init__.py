@@ -3,6 +3,7 @@
 from octvideo.training.checkpoints import load_classifier, read_checkpoint
 from octvideo.training.classifier import VideoClassifier
 from octvideo.training.fit import best_checkpoint, build_trainer, fit, last_checkpoint
+from octvideo.training.recompute import checkpoint_activations
 from octvideo.training.schedule import build_optimizer, parameter_groups, warmup_cosine
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "best_checkpoint",
     "build_optimizer",
     "build_trainer",
+    "checkpoint_activations",
     "fit",
     "last_checkpoint",
     "load_classifier",

@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from octvideo import layers
 from octvideo.data.mix import CutMix, MixUp
 from octvideo.evaluation import VideoResults, VideoScores
 from octvideo.models import BUILDERS, IMAGE_BUILDERS, build_model
+from octvideo.training import recompute
 from octvideo.training.schedule import OPTIMIZERS, build_optimizer, cosine_schedule, parameter_groups
 
 
@@ -33,6 +35,12 @@ class VideoClassifier(pl.LightningModule):
         label_smoothing: share of the target that is spread over all classes.
         mixup: MixUp's alpha; 0 is off.
         cutmix: CutMix's alpha; 0 is off. With both on, each batch draws one of them.
+        channels_last: weights and clips in channels-last memory, with 3-D convolutions through 2-D views: the same
+            results (but for rounding) in less time.
+        checkpoint_activations: keep less for the gradients and compute it again, block by block: the same results in
+            less memory and more time.
+        recompute_pooled: keep no pooled maps of octave convolutions for the gradients but pool again: the same
+            results in memory that falls with alpha, and a little more time.
         class_names: name of class i at position i (filled in from the data).
         preprocessing: how test clips are made (filled in from the data).
 
@@ -58,6 +66,9 @@ class VideoClassifier(pl.LightningModule):
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        channels_last: bool = True,
+        checkpoint_activations: bool = False,
+        recompute_pooled: bool = False,
         class_names: Sequence[str] = (),
         preprocessing: dict[str, Any] | None = None,
     ) -> None:
@@ -73,6 +84,12 @@ class VideoClassifier(pl.LightningModule):
         class_names, preprocessing = list(class_names), dict(preprocessing or {})
         self.save_hyperparameters(logger=False)
         self.network = build_model(model, num_classes=len(class_names), alpha=alpha, octave=octave, dropout=dropout)
+        if channels_last:
+            self.network = layers.to_channels_last(self.network)
+        if checkpoint_activations:
+            recompute.checkpoint_activations(self.network)
+        if recompute_pooled:
+            layers.recompute_pooled(self.network)
         self.mixers = [
             kind(strength, len(class_names)) for kind, strength in ((MixUp, mixup), (CutMix, cutmix)) if strength
         ]
@@ -82,6 +99,8 @@ class VideoClassifier(pl.LightningModule):
 
     def forward(self, clips: Tensor) -> Tensor:
         """(N, C, T, H, W) -> (N, K) logits."""
+        if self.hparams["channels_last"]:
+            clips = clips.contiguous(memory_format=torch.channels_last_3d)
         return self.network(clips)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:

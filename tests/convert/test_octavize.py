@@ -170,6 +170,29 @@ def test_alphas_by_module():
         octavize(torchvision.models.resnet18(), {"layer2": 2})
 
 
+@pytest.mark.parametrize("alpha", [0.1, 0.125, 0.5])
+def test_low_channels_can_be_rounded_to_a_multiple(alpha):
+    net = torchvision.models.video.r3d_18(num_classes=4)
+    dense = copy.deepcopy(net)
+    octavize(net, alpha, channel_multiple=16)
+    found = {}
+    for name, conv in net.named_modules():
+        if isinstance(conv, OctConv3d):
+            found[name] = sum(low for _, low in conv.out_segments)
+            if found[name]:
+                nearest = min(
+                    range(0, conv.out_channels + 1, 16), key=lambda n: (abs(n - alpha * conv.out_channels), n)
+                )
+                assert found[name] == nearest
+    assert found["layer2.0.conv1.0"] == {0.1: 16, 0.125: 16, 0.5: 64}[alpha]
+    assert any(name.startswith("layer1") for name in found) == (alpha == 0.5)  # 64 * .125 is half a multiple: dense
+    clip = torch.randn(1, 3, 4, 16, 16)
+    assert net.eval()(clip).shape == (1, 4)
+    assert list(net.state_dict()) == list(dense.state_dict())
+    with pytest.raises(ValueError, match="channel_multiple must be 1 or more; got 0"):
+        octavize(dense, alpha, channel_multiple=0)
+
+
 def test_a_plan_can_be_edited():
     plan = plan_octaves(FunctionalNet(), 0.5)
     assert plan.alphas == {"conv2": 0.5, "conv3": 0.5, "conv4": 0}

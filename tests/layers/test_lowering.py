@@ -91,6 +91,19 @@ def test_poolings_that_have_no_planar_layer(pool):
     assert planar_pool(pool) is None
 
 
+@pytest.mark.parametrize("size", [(1, 3, 2), (2, 1, 3), (3, 4, 1), (1, 1, 1)])
+@pytest.mark.parametrize("kernel", [(1, 1, 1), (1, 3, 3), (3, 1, 1)])
+def test_gradients_through_a_batch_norm_after_it_on_axes_of_one_element(size, kernel):
+    conv = nn.Conv3d(4, 6, kernel, padding=tuple(k // 2 for k in kernel)).double()
+    norm, x = nn.BatchNorm3d(6).double(), torch.randn(3, 4, *size).double()
+    results = []
+    for convolve in (conv, octave_from_dense(conv, 0, 0)):
+        leaf = (x if convolve is conv else in_channels_last(x)).requires_grad_()
+        out = norm(convolve(leaf))
+        results.append(torch.autograd.grad((out * torch.arange(out.numel()).view_as(out)).sum(), [leaf, conv.weight]))
+    torch.testing.assert_close(*results)
+
+
 def test_gradients_of_channels_last_maps():
     dense = nn.Conv3d(4, 6, (1, 3, 3), padding=(0, 1, 1)).double()
     ours = octave_from_dense(dense, 0, 0)

@@ -52,14 +52,17 @@ def trainer_for(output, max_epochs, *callbacks, **options):
     return trainer
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_resumed_run_equals_the_straight_one_bit_for_bit(two_classes, tmp_path, num_workers):
-    straight, data = build(two_classes)
+@pytest.mark.parametrize(
+    ("num_workers", "options"),
+    [(0, {}), (2, {"checkpoint_activations": True}), (0, {"channels_last": False})],
+)
+def test_a_resumed_run_equals_the_straight_one_bit_for_bit(two_classes, tmp_path, num_workers, options):
+    straight, data = build(two_classes, **options)
     fit(straight, data, trainer_for(tmp_path / "straight", 3), None)
-    broken, data = build(two_classes, num_workers=num_workers)
+    broken, data = build(two_classes, num_workers=num_workers, **options)
     with pytest.raises(StoppedError):
         fit(broken, data, trainer_for(tmp_path / "broken", 3, StopAtEpoch(2)), None)
-    resumed, data = build(two_classes, num_workers=num_workers)
+    resumed, data = build(two_classes, num_workers=num_workers, **options)
     fit(resumed, data, trainer_for(tmp_path / "broken", 3), last_checkpoint(tmp_path / "broken"))
     for name, value in straight.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
@@ -79,6 +82,21 @@ def test_a_run_learns_and_its_checkpoint_rebuilds_everything(two_classes, tmp_pa
     last = load_classifier(last_checkpoint(tmp_path))
     clip = torch.randn(1, 3, 4, 32, 32)
     assert torch.equal(last(clip), classifier.eval()(clip))
+
+
+def test_memory_layout_and_recomputation_change_no_result(two_classes):
+    results = []
+    plain = {"channels_last": False}
+    for options in (plain, {}, {**plain, "checkpoint_activations": True}, {**plain, "recompute_pooled": True}):
+        classifier, _ = build(two_classes, dropout=0.5, **options)
+        torch.manual_seed(0)
+        logits = classifier.double().train()(torch.randn(2, 3, 4, 24, 20).double())
+        logits.square().sum().backward()
+        state = {name: value.clone() for name, value in classifier.state_dict().items()}
+        results.append((logits, {name: p.grad for name, p in classifier.named_parameters()}, state))
+    torch.testing.assert_close(results[1], results[0])
+    for result in results[2:]:
+        torch.testing.assert_close(result, results[0], rtol=0, atol=0)
 
 
 def test_bfloat16_trains_on_the_cpu(two_classes, tmp_path):

@@ -1,0 +1,52 @@
+"""How the maps of a whole network lie in memory, and which of them are kept for the backward pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from octvideo.layers.conv import OctConv, dense_kind, octave_from_dense
+from octvideo.layers.replace import replace_modules
+
+_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def to_channels_last(network: nn.Module) -> nn.Module:
+    """Make a network fast on channels-last maps, in place, for training too; return the network.
+
+    Weights are put in channels-last memory, and dense 3-D convolutions run through 2-D views where their kernels allow
+    one, as octave convolutions do. State dict and outputs stay the same (but for rounding). Clips should come
+    channels-last, too: `clips.contiguous(memory_format=torch.channels_last_3d)`.
+
+    Args:
+        network: octave or dense. Its parameters stay the same objects, so an optimizer may hold them already.
+
+    Example:
+        >>> from octvideo.models import resnet3d_tiny
+        >>> network = to_channels_last(resnet3d_tiny(num_classes=8, alpha=0.25))
+    """
+
+    def lowered(module: nn.Module) -> nn.Module | None:
+        return octave_from_dense(module, 0, 0) if dense_kind(module) is nn.Conv3d else None  # type: ignore[arg-type]
+
+    network = replace_modules(network, lowered)
+    for parameter in network.parameters():
+        if parameter.dim() in _FORMATS:
+            parameter.data = parameter.data.contiguous(memory_format=_FORMATS[parameter.dim()])
+    return network
+
+
+def recompute_pooled(network: nn.Module) -> nn.Module:
+    """Let octave convolutions keep no pooled maps for the backward pass, but pool again; in place; return the network.
+
+    What training keeps then falls with alpha as the maps themselves do; otherwise the pooled inputs of the low outputs
+    come on top, which at small alphas is as much as the octave saves. Results are the same; a step takes a little
+    longer. torch.func's transforms cannot run through it.
+
+    Args:
+        network: octave or dense.
+    """
+    for module in network.modules():
+        if isinstance(module, OctConv):
+            module.recompute_pooled = True
+    return network
