@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from octvideo.layers.conv import OctConv, dense_kind, octave_from_dense
+from octvideo.layers.pool import planar_pool
 from octvideo.layers.replace import replace_modules
 
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -14,9 +15,9 @@ _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 def to_channels_last(network: nn.Module) -> nn.Module:
     """Make a network fast on channels-last maps, in place, for training too; return the network.
 
-    Weights are put in channels-last memory, and dense 3-D convolutions run through 2-D views where their kernels allow
-    one, as octave convolutions do. State dict and outputs stay the same (but for rounding). Clips should come
-    channels-last, too: `clips.contiguous(memory_format=torch.channels_last_3d)`.
+    Weights are put in channels-last memory, and dense 3-D convolutions and poolings run through 2-D views where their
+    kernels allow one, as octave convolutions do. State dict and outputs stay the same (but for rounding). Clips
+    should come channels-last, too: `clips.contiguous(memory_format=torch.channels_last_3d)`.
 
     Args:
         network: octave or dense. Its parameters stay the same objects, so an optimizer may hold them already.
@@ -27,7 +28,9 @@ def to_channels_last(network: nn.Module) -> nn.Module:
     """
 
     def lowered(module: nn.Module) -> nn.Module | None:
-        return octave_from_dense(module, 0, 0) if dense_kind(module) is nn.Conv3d else None  # type: ignore[arg-type]
+        if dense_kind(module) is nn.Conv3d:
+            return octave_from_dense(module, 0, 0)  # type: ignore[arg-type]
+        return planar_pool(module)
 
     network = replace_modules(network, lowered)
     for parameter in network.parameters():

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from octvideo.convert.trace import trace
-from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, OctPair, octave_from_dense
+from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, OctPair, to_channels_last
 from octvideo.layers.conv import dense_kind
-from octvideo.layers.pool import planar_pool
-from octvideo.layers.replace import replace_modules
 from octvideo.runtime.fusion import fuse
 
 TOLERANCES: dict[torch.dtype | None, float] = {
@@ -111,18 +109,8 @@ def fold_norms(network: nn.Module, example: Any) -> nn.Module:
 
 
 def lower(network: nn.Module, dtype: torch.dtype | None = None) -> FastNetwork:
-    """Give a network channels-last maps and weights, and convolutions and poolings that run through 2-D views."""
-
-    def lowered(module: nn.Module) -> nn.Module | None:
-        if dense_kind(module) is nn.Conv3d:
-            return octave_from_dense(module, 0, 0)  # type: ignore[arg-type]
-        return planar_pool(module)
-
-    network = replace_modules(network.to(dtype), lowered)
-    for module in network.modules():
-        for parameter in module.parameters(recurse=False):
-            parameter.data = channels_last(parameter.data)
-    return FastNetwork(network, dtype).eval()
+    """Give a network channels-last maps and weights; see `octvideo.layers.to_channels_last`."""
+    return FastNetwork(to_channels_last(network.to(dtype)), dtype).eval()
 
 
 def fuse_convolutions(network: nn.Module, example: Any) -> nn.Module:

@@ -35,6 +35,7 @@ def test_the_command_writes_ratios_against_the_dense_network_of_each_variant(tmp
     path = tmp_path / "new" / "b.json"
     arguments = ["--model", "resnet3d_tiny", "--alpha", "0.5", "--num_frames", "4", "--crop", "24", "--rounds", "3"]
     assert main(["benchmark", "networks", *arguments, "--output", str(path)]) == 0
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     rows = json.loads(path.read_text())["rows"]
     assert [(row["variant"], row["alpha"]) for row in rows] == [
         ("eager", 0), ("fast", 0), ("eager", 0.5), ("fast", 0.5),
