@@ -67,6 +67,7 @@ def plot_networks(rows: Sequence[dict[str, Any]], path: Path) -> None:
             place = (row["macs_ratio"], 0.02)
             axes.annotate(f"alpha {row['alpha']:g}", place, xycoords=("data", "axes fraction"), ha="center", fontsize=8)
     axes.set_xlabel("multiply-adds, of the dense network's")
-    axes.set_ylabel("time, of the dense network's in the same form (median, interquartile range)")
+    axes.set_ylabel("time, of the dense network's")
+    axes.set_title("medians and interquartile ranges", fontsize=9)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=150)
