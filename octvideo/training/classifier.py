@@ -84,12 +84,7 @@ class VideoClassifier(pl.LightningModule):
         class_names, preprocessing = list(class_names), dict(preprocessing or {})
         self.save_hyperparameters(logger=False)
         self.network = build_model(model, num_classes=len(class_names), alpha=alpha, octave=octave, dropout=dropout)
-        if channels_last:
-            self.network = layers.to_channels_last(self.network)
-        if checkpoint_activations:
-            recompute.checkpoint_activations(self.network)
-        if recompute_pooled:
-            layers.recompute_pooled(self.network)
+        self.takes_channels_last = False
         self.mixers = [
             kind(strength, len(class_names)) for kind, strength in ((MixUp, mixup), (CutMix, cutmix)) if strength
         ]
@@ -97,9 +92,19 @@ class VideoClassifier(pl.LightningModule):
         self.test_scores = VideoScores(len(class_names))
         self.test_results: VideoResults | None = None
 
+    def setup(self, stage: str) -> None:
+        """Lay the network out for a trainer; one that a checkpoint rebuilds stays plain, as exports need it."""
+        if self.hparams["channels_last"]:
+            self.network = layers.to_channels_last(self.network)
+            self.takes_channels_last = True
+        if self.hparams["checkpoint_activations"]:
+            recompute.checkpoint_activations(self.network)
+        if self.hparams["recompute_pooled"]:
+            layers.recompute_pooled(self.network)
+
     def forward(self, clips: Tensor) -> Tensor:
         """(N, C, T, H, W) -> (N, K) logits."""
-        if self.hparams["channels_last"]:
+        if self.takes_channels_last:
             clips = clips.contiguous(memory_format=torch.channels_last_3d)
         return self.network(clips)
 
