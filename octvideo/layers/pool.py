@@ -47,7 +47,7 @@ class PairPool(nn.Module):
 
     def _least_size(self, num_axes: int) -> list[int]:
         pool: Any = self.pool
-        return [k - 2 * p for k, p in zip(_reach(pool, num_axes), _per_axis(pool.padding, num_axes), strict=True)]
+        return [k - 2 * p for k, p in zip(_reach(pool, num_axes), per_axis(pool.padding, num_axes), strict=True)]
 
 
 class PlanarAvgPool3d(nn.AvgPool3d):
@@ -67,17 +67,17 @@ class PlanarMaxPool3d(nn.MaxPool3d):
 def _pool_planar(pool: Any, x: Tensor, pool2d: Callable[..., Tensor], pool3d: Callable[[Tensor], Tensor]) -> Tensor:
     if not is_channels_last(x):
         return pool3d(x)
-    kernel, stride, padding = (_per_axis(v, 3) for v in (pool.kernel_size, pool.stride, pool.padding))
+    kernel, stride, padding = (per_axis(v, 3) for v in (pool.kernel_size, pool.stride, pool.padding))
     return pool_planar(x, pool2d, kernel, stride, padding)
 
 
 def planar_pool(pool: nn.Module) -> nn.Module | None:
     """The planar layer that computes what `nn.AvgPool3d` or `nn.MaxPool3d` does, or None where there is none."""
     if type(pool) is nn.AvgPool3d and not pool.ceil_mode and pool.divisor_override is None:
-        padded = any(_per_axis(pool.padding, 3))
+        padded = any(per_axis(pool.padding, 3))
         return with_class(pool, PlanarAvgPool3d) if pool.count_include_pad or not padded else None
     if type(pool) is nn.MaxPool3d and not pool.ceil_mode and not pool.return_indices:
-        return with_class(pool, PlanarMaxPool3d) if set(_per_axis(pool.dilation, 3)) == {1} else None
+        return with_class(pool, PlanarMaxPool3d) if set(per_axis(pool.dilation, 3)) == {1} else None
     return None
 
 
@@ -113,18 +113,19 @@ def pools_by_stride(pool: Any) -> bool:
     """True where the pooled size is n / stride, rounded: only then can the low part follow (and indices cannot)."""
     if getattr(pool, "return_indices", False):
         return False
-    stride, padding = _per_axis(pool.stride, 3), _per_axis(pool.padding, 3)
+    stride, padding = per_axis(pool.stride, 3), per_axis(pool.padding, 3)
     return all(k - s <= 2 * p for k, s, p in zip(_reach(pool, 3), stride, padding, strict=False))
 
 
 def _reach(pool: Any, num_axes: int) -> list[int]:
     """Elements from the first to the last of a window."""
-    dilation = _per_axis(getattr(pool, "dilation", 1), num_axes)
-    kernel = _per_axis(pool.kernel_size, num_axes)
+    dilation = per_axis(getattr(pool, "dilation", 1), num_axes)
+    kernel = per_axis(pool.kernel_size, num_axes)
     return [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=False)]
 
 
-def _per_axis(value: int | Sequence[int], num_axes: int) -> list[int]:
+def per_axis(value: int | Sequence[int], num_axes: int) -> list[int]:
+    """A number for each axis."""
     values = [value] if isinstance(value, int) else list(value)
     return values * num_axes if len(values) == 1 else values
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from octvideo.layers import OctPair, avg_pool, octave_from_dense, upsample
 from octvideo.layers.channels import HIGH, LOW, count, take
 from octvideo.layers.functional import columns, is_depthwise
-from octvideo.layers.lowering import from_frames, from_places, is_channels_last, to_frames, to_places
+from octvideo.layers.lowering import to_frames
 from octvideo.layers.pair import empty_low
+from octvideo.runtime import passes
 
 Map = OctPair | Tensor
 LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
@@ -35,17 +36,23 @@ class _View(NamedTuple):
         """The view of a map, (N, C, *kept axes); only single frames can be left out."""
         if self.name == "image":
             return x.contiguous(memory_format=torch.channels_last)
-        if not is_channels_last(x):
-            x = x.contiguous(memory_format=torch.channels_last_3d)
-        if self.name == "frames":
-            return to_frames(x[:, :, ::frame_stride] if frame_stride > 1 else x)
-        return to_places(x) if self.name == "time" else x
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        if self.name == "video":
+            return x
+        n, c, t, h, w = x.shape
+        if self.name == "time":
+            return x.as_strided((n, c, t, h * w), (c * t * h * w, 1, c * h * w, c))
+        if frame_stride > 1:
+            return to_frames(x[:, :, ::frame_stride])
+        return x.as_strided((n * t, c, h, w), (c * h * w, 1, c * w, c))
 
     def map(self, out: Tensor, x: Tensor) -> Tensor:
         """The map of a view's result; x is the map that the view was of."""
-        if self.name == "frames":
-            return from_frames(out, x.shape[0])
-        return from_places(out, x.shape[3:]) if self.name == "time" else out
+        if self.name not in ("frames", "time"):
+            return out
+        n, (h, w) = x.shape[0], out.shape[2:] if self.name == "frames" else x.shape[3:]
+        c, t = out.shape[1], out.shape[0] // n if self.name == "frames" else out.shape[2]
+        return out.as_strided((n, c, t, h, w), (c * t * h * w, 1, c * h * w, c * w, c))
 
 
 IMAGE, VIDEO = _View("image", (0, 1)), _View("video", (0, 1, 2))
@@ -69,11 +76,22 @@ class _Window(NamedTuple):
         return rows.unfold(-1, self.width * x.shape[1], self.stride * x.shape[1]).contiguous().movedim(-1, 1)
 
 
+class _JoinedPair(OctPair):
+    """A pair that brings what its readers need of it.
+
+    Attributes:
+        joined: the low part and the pooled high one side by side, in one map.
+    """
+
+    joined: Tensor | None = None
+
+
 class FusedConv(nn.Module):
     """An octave (or dense) convolution for inference whose paths add up in oneDNN's kernels.
 
     Each path of an output adds to what is there, be it the paths before it or a shortcut, and the last one rectifies,
-    so that sums and activation cost no pass over the map of their own. Weights are packed once for each size.
+    so that sums and activation cost no pass over the map of their own; what is up-sampled is added, rectified and
+    pooled for the next convolution in one pass. Weights are packed once for each size.
 
     Args:
         conv: octave convolution of 2 or 3 dimensions with zero padding and average down-sampling; see `why_not_fused`.
@@ -81,11 +99,12 @@ class FusedConv(nn.Module):
 
     Attributes:
         in_place: write the output over the summand, whose values nobody needs any more.
+        joins: give the next convolutions, which alone read the output, its low and its pooled high part in one map.
     """
 
     def __init__(self, conv: Any, relu: bool) -> None:
         super().__init__()
-        self.relu, self.in_place = relu, False
+        self.relu, self.in_place, self.joins = relu, False, False
         self.window: _Window | None = None
         if _is_narrow(conv):
             conv, self.window = _unfolded(conv)
@@ -101,9 +120,16 @@ class FusedConv(nn.Module):
         ]
         # On octave axes only the poolings move.
         self.stride = tuple(1 if f > 1 else s for s, f in zip(conv.stride, self.factors, strict=True))
+        self.raising = [f if s == 1 else 1 for s, f in zip(conv.stride, self.factors, strict=True)]
         self.pools = {(s, t): self._pools(s, t) for s in (HIGH, LOW) for t in (HIGH, LOW)}
         self.view = _view(self.kernel, self.stride, [before for before, _ in self.geometry.padding])
         self.calls: dict[Any, _Call] = {}
+
+    @property
+    def reads_joined(self) -> bool:
+        """True where the low output reads both parts side by side, the high one pooled by the octave's factors."""
+        reads = bool(self.alpha_out) and self.geometry.groups == 1 and self.exchange in ("both", "high_to_low")
+        return reads and self.pools[HIGH, LOW][:1] == [list(self.factors)]
 
     def forward(self, x: Map, summand: Map | None = None) -> Map:
         """Convolve; add the summand, if any; rectify, if so made.
@@ -148,53 +174,91 @@ class FusedConv(nn.Module):
         return [(n + before + after - d * (k - 1) - 1) // s + 1 for n, k, s, (before, after), d in axes]
 
     def _run(self, pair: OctPair, sums: Sequence[Tensor | None], relu: bool) -> Map:
-        high, low = (self._output(pair, part, sums[part], relu) for part in (HIGH, LOW))
+        low = self._low(pair, sums[LOW], relu)
+        high, joined = self._high(pair, sums[HIGH], relu, low)
         if low is None:
             return empty_low(high, self.factors) if self.alpha_out else high  # type: ignore[arg-type,return-value]
         if high is None:
             high = low.new_empty(low.shape[0], 0, *self._high_size(pair))
-        return OctPair(high, low, self.out_segments)
+        out = _JoinedPair(high, low, self.out_segments)
+        out.joined = joined
+        return out
 
-    def _output(self, pair: OctPair, target: int, total: Tensor | None, relu: bool) -> Tensor | None:
-        """One part of the output: the low one by one convolution, the high one by one for each part that it reads."""
-        if not count(self.out_segments, target):
+    def _low(self, pair: OctPair, total: Tensor | None, relu: bool) -> Tensor | None:
+        """The low part of the output, by one convolution of all that it reads where there are no groups."""
+        if not count(self.out_segments, LOW):
             return None
-        sources = [source for source in (LOW, HIGH) if count(pair.segments, source) and self._has_path(source, target)]
-        bias = self.biases[target]
-        if target == LOW and self.geometry.groups == 1:
-            return self._convolve(pair, sources, target, total, bias, relu)
+        sources, bias = self._sources(pair, LOW), self.biases[LOW]
+        if self.geometry.groups == 1:
+            return self._convolve(pair, sources, LOW, total, bias, relu)
         for source in sources:
             last = source == sources[-1]
-            add = self._add_raised if (source, target) == (LOW, HIGH) else self._convolve
-            total = add(pair, [source], target, total, bias if last else None, last and relu)
+            total = self._convolve(pair, [source], LOW, total, bias if last else None, last and relu)
         return total
+
+    def _high(
+        self, pair: OctPair, total: Tensor | None, relu: bool, low: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The high part of the output, and what the next convolutions need of it where the last pass gives it."""
+        if not count(self.out_segments, HIGH):
+            return None, None
+        sources, bias = self._sources(pair, HIGH), self.biases[HIGH]
+        if LOW not in sources or max(self.raising) == 1:
+            for source in sources:
+                last = source == sources[-1]
+                total = self._convolve(pair, [source], HIGH, total, bias if last else None, last and relu)
+            return total, None
+        if HIGH in sources:
+            total = self._convolve(pair, [HIGH], HIGH, total, bias, False)
+            bias = None
+        raised = self._convolve(pair, [LOW], HIGH, None, bias, relu and total is None)
+        if total is None:
+            return upsample(raised, self._high_size(pair)), None
+        return total, self._add_raised(total, raised, low, relu)
+
+    def _sources(self, pair: OctPair, target: int) -> list[int]:
+        """The parts of the input that one part of the output reads."""
+        return [source for source in (LOW, HIGH) if count(pair.segments, source) and self._has_path(source, target)]
 
     def _has_path(self, source: int, target: int) -> bool:
         return source == target or (not self.depthwise and self.exchange in ("both", EXCHANGE[source, target]))
 
-    def _add_raised(
-        self, pair: OctPair, sources: list[int], target: int, total: Tensor | None, bias: Tensor | None, relu: bool
-    ) -> Tensor:
-        """The path from the low to the high part, convolved before it is up-sampled, on top of the total."""
-        out = self._convolve(pair, sources, target, None, bias, relu and total is None)
-        if total is None:
-            return upsample(out, self._high_size(pair))
-        total = add_upsampled(total, out)
-        return total.relu_() if relu else total
+    def _add_raised(self, total: Tensor, raised: Tensor, low: Tensor | None, relu: bool) -> Tensor | None:
+        """Add what is up-sampled over the total and rectify; give low and pooled total in one map where wanted."""
+        if passes.takes(total, raised):
+            joins = self.joins and low is not None and self.raising == list(self.factors)
+            return passes.add_raised(total, raised, low, self.raising, relu, joins)
+        add_upsampled(total, raised)
+        if relu:
+            total.relu_()
+        return None
 
     def _convolve(
         self, pair: OctPair, sources: list[int], target: int, total: Tensor | None, bias: Tensor | None, relu: bool
     ) -> Tensor:
         """One convolution of what it reads from the parts, at the size at which it reads, on top of the total."""
-        moved = [self._pool(pair.parts[source], source, target) for source in sources]
-        x = moved[0] if len(moved) == 1 else torch.cat(moved, 1)
+        x = (
+            self._joined(pair)
+            if len(sources) == 2
+            else self._pool(pair.parts[sources[0]], self.pools[sources[0], target])
+        )
         seen = self.view.of(x, self.stride[0])
         call = self._call(pair, sources, target, seen.shape)
         return self.view.map(call(seen, None if total is None else self.view.of(total), bias, relu), x)
 
-    def _pool(self, part: Tensor, source: int, target: int) -> Tensor:
-        for factors in self.pools[source, target]:
-            part = avg_pool(part, factors)
+    def _joined(self, pair: OctPair) -> Tensor:
+        """What the low output reads, the low part before the high one, at the size of the low output."""
+        of_high, of_low = self.pools[HIGH, LOW], self.pools[LOW, LOW]
+        if of_high[0] != list(self.factors) or of_low != of_high[1:]:  # not pooled alike once the octave is down
+            return torch.cat([self._pool(pair.low, of_low), self._pool(pair.high, of_high)], 1)
+        joined = pair.joined if isinstance(pair, _JoinedPair) else None
+        if joined is None:
+            joined = join(pair.high, pair.low, self.factors)
+        return self._pool(joined, of_low)
+
+    def _pool(self, part: Tensor, pools: list[list[int]]) -> Tensor:
+        for factors in pools:
+            part = passes.join(part, None, factors) if passes.takes(part) else avg_pool(part, factors)
         return part
 
     def _call(self, pair: OctPair, sources: list[int], target: int, size: torch.Size) -> _Call:
@@ -233,6 +297,11 @@ class _Call(NamedTuple):
             return ops._convolution_pointwise(x, self.weight, bias, *how, "relu" if relu else "none", [], "")
         relu_or_none = "relu" if relu else None
         return ops._convolution_pointwise_(total, x, self.weight, bias, *how, "add", 1.0, relu_or_none, [], "")
+
+
+def join(high: Tensor, low: Tensor, factors: Sequence[int]) -> Tensor:
+    """The low part and the pooled high one side by side in one map."""
+    return passes.join(high, low, factors) if passes.takes(high, low) else torch.cat([low, avg_pool(high, factors)], 1)
 
 
 def add_upsampled(total: Tensor, x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from octvideo.layers import OctConv2d, OctConv3d, Pairwise, octave_from_dense
 from octvideo.layers.conv import dense_kind
 from octvideo.layers.replace import replace_modules
 from octvideo.runtime.fused import FusedConv, why_not_fused
+from octvideo.runtime.pools import fast_pool
 
 SUMS = (operator.add, operator.iadd, torch.add)
 RELUS = (torch.relu, torch.relu_, F.relu, F.relu_, "relu", "relu_")
@@ -45,7 +46,14 @@ def fuse(network: nn.Module) -> nn.Module:
         conv = modules[str(node.target)]
         if conv in fused and len(node.args) == 2:
             fused[conv].in_place = _may_overwrite(node, lambda n: modules.get(str(n.target)) in fused)
-    replace_modules(network, lambda m: fused.get(m) or (FusedConv(_as_octave(m), False) if _fusable(m) else None))
+    for node in _calls(graph):
+        conv = modules[str(node.target)]
+        if conv in fused:
+            readers = [fused.get(modules.get(str(user.target))) for user in node.users]  # type: ignore[arg-type]
+            fused[conv].joins = None not in readers and any(reader.reads_joined for reader in readers)  # type: ignore[union-attr]
+    replace_modules(
+        network, lambda m: fused.get(m) or (FusedConv(_as_octave(m), False) if _fusable(m) else fast_pool(m))
+    )
     return fx.GraphModule(network, graph)
 
 

@@ -1,0 +1,127 @@
+"""The passes in C equal torch's functions, one after the other."""
+
+import itertools
+import subprocess
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from octvideo.layers import OctConv3d, avg_pool, split, upsample
+from octvideo.layers.pool import PlanarMaxPool3d
+from octvideo.layers.resize import low_size
+from octvideo.runtime import passes
+from octvideo.runtime.fused import FusedConv
+from octvideo.runtime.pools import fast_pool
+
+FACTORS = {"spatial": (1, 2, 2), "temporal": (2, 1, 1), "spatiotemporal": (2, 2, 2)}
+SIZES = [(1, 1, 1), (5, 9, 7), (4, 6, 8), (3, 1, 2)]
+TOLERANCES = {torch.float32: 1e-6, torch.bfloat16: 0.01}
+
+
+@pytest.fixture(autouse=True)
+def compiled():
+    if not all(map(passes._library, TOLERANCES)):
+        pytest.skip("no C compiler")
+
+
+def random_map(channels, size, dtype):
+    layout = passes.LAYOUTS[2 + len(size)]
+    return torch.randn(2, channels, *size).to(dtype).contiguous(memory_format=layout)
+
+
+def assert_near(got, expected, dtype):
+    torch.testing.assert_close(got.double(), expected.double(), rtol=TOLERANCES[dtype], atol=TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("factors", FACTORS.values(), ids=FACTORS)
+def test_cells(factors, dtype):
+    # More channels than a pass takes at once, and numbers that no vector divides.
+    for size, channels, low_channels, relu in itertools.product(SIZES, (1, 19, 600), (0, 3), (False, True)):
+        high, raised, low = (
+            random_map(c, s, dtype)
+            for c, s in [(channels, size), (channels, low_size(size, factors)), (low_channels, low_size(size, factors))]
+        )
+        pooled = avg_pool(high.double(), factors)
+        assert_near(passes.join(high, low, factors), torch.cat([low.double(), pooled], 1), dtype)
+        assert_near(passes.join(high, None, factors), pooled, dtype)
+        total = high.double() + upsample(raised.double(), size)
+        total = total.relu() if relu else total
+        joined = passes.add_raised(high, raised, low, factors, relu, joins=True)
+        assert_near(high, total, dtype)
+        assert_near(joined, torch.cat([low.double(), avg_pool(total, factors)], 1), dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_maximum_pooling(dtype):
+    for kernel, stride, padding in [((1, 3, 3), (1, 2, 2), (0, 1, 1)), ((3, 2, 5), (2, 1, 3), (1, 1, 2))]:
+        x = random_map(300, (5, 11, 8), dtype)
+        x[0, 3, 2, 4, 4] = torch.nan
+        expected = F.max_pool3d(x.float(), kernel, stride, padding)
+        got = passes.max_pool(x, kernel, stride, padding).float()
+        assert torch.equal(got.nan_to_num(9), expected.nan_to_num(9))
+        assert got.isnan().any()
+    image = random_map(5, (9, 7), dtype)
+    for pool in (nn.MaxPool2d(3, 2, 1), nn.MaxPool2d((2, 1))):
+        assert torch.equal(fast_pool(pool)(image), pool(image))
+    video = random_map(5, (4, 9, 7), dtype)
+    assert torch.equal(
+        fast_pool(PlanarMaxPool3d(3, (1, 2, 2), 1))(video).float(), F.max_pool3d(video.float(), 3, (1, 2, 2), 1)
+    )
+    assert [fast_pool(pool) for pool in (nn.MaxPool2d(3, dilation=2), nn.MaxPool2d(2, ceil_mode=True))] == [None, None]
+
+
+def test_values_that_are_no_numbers_stay_so():
+    for dtype in TOLERANCES:
+        high, raised = random_map(20, (2, 4, 4), dtype), random_map(20, (2, 2, 2), dtype)
+        high[0, 0, 0, 0, 0], high[0, 17, 0, 0, 0], high[1, 1, 0, 0, 0] = torch.nan, torch.nan, torch.inf
+        passes.add_raised(high, raised, None, (1, 2, 2), True, False)
+        assert high[0, 0, 0, 0, 0].isnan()
+        assert high[0, 17, 0, 0, 0].isnan()
+        assert high[1, 1, 0, 0, 0].isinf()
+
+
+def test_what_a_convolution_joins_is_what_the_next_one_would():
+    for octave, stride in itertools.product(FACTORS, (1, 2)):
+        first = OctConv3d(8, 12, 3, padding=1, alpha_in=0.25, alpha_out=0.5, octave=octave)
+        second = OctConv3d(12, 8, 3, stride, padding=1, alpha_in=0.5, alpha_out=0.25, octave=octave)
+        pair = split(torch.randn(2, 8, 5, 9, 7).contiguous(memory_format=torch.channels_last_3d), 0.25, octave)
+        fused = FusedConv(first, relu=True), FusedConv(second, relu=False)
+        fused[0].joins = True
+        with torch.no_grad():
+            middle = fused[0](pair)
+            assert middle.joined.shape[1] == 12
+            got, expected = fused[1](middle), second(first(pair).relu())
+        for a, b in zip(got.parts, expected.parts, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"), [("/bin/false", "the C compiler failed"), (None, "no C compiler .cc. is installed")]
+)
+def test_without_a_compiler_torch_runs_with_a_notice(compiler, reason, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(passes.shutil, "which", lambda name: compiler)
+    passes._library.cache_clear()
+    conv = OctConv3d(8, 8, 1, alpha_in=0.25, alpha_out=0.25)
+    pair = split(torch.randn(1, 8, 2, 5, 4).contiguous(memory_format=torch.channels_last_3d), 0.25)
+    try:
+        with pytest.warns(UserWarning, match=f"run by torch's functions.*{reason}"), torch.no_grad():
+            got, expected = FusedConv(conv, relu=True)(pair), conv(pair).relu()
+        for a, b in zip(got.parts, expected.parts, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+        assert not list(tmp_path.rglob("*.so"))
+    finally:
+        passes._library.cache_clear()
+
+
+def test_compiled_once_for_each_machine(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = passes._compiled(torch.float32)
+    monkeypatch.setattr(subprocess, "run", None)
+    assert passes._compiled(torch.float32) == path
+    monkeypatch.setattr(passes, "_processor", lambda: "another")
+    with pytest.raises(TypeError):  # would be compiled again
+        passes._compiled(torch.float32)
