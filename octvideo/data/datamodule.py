@@ -225,10 +225,8 @@ class VideoDataModule(pl.LightningDataModule):
         if not annotations.is_labelled:
             raise ValueError(f"{split}: {source} has no labels, so nothing can be learned from it or scored on it.")
         if annotations.num_missing:
-            found = (
-                f"{len(annotations):,} listed videos are there, {annotations.num_missing:,} are missing and left out"
-            )
-            rank_zero_warn(f"{source}: {found}: {named(annotations.missing)}")
+            counts = f"{annotations.num_missing:,} of {len(annotations) + annotations.num_missing:,} listed videos"
+            rank_zero_warn(f"{source}: {counts} do not exist and are left out: {named(annotations.missing)}.")
         return annotations
 
     def _build_dataset(self, split: str) -> VideoDataset:

@@ -6,12 +6,12 @@ import os
 import sys
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_only
 
-from octvideo.data.annotations.records import PackedStrings, Packer
+from octvideo.data.annotations.packed import PackedStrings, Packer
 from octvideo.data.annotations.rows import Rows
 
 __all__ = ["VIDEO_EXTENSIONS", "find_videos", "is_present"]
@@ -65,7 +65,7 @@ def find_videos(rows: Rows, root: str) -> tuple[PackedStrings, np.ndarray]:
     found, place = Packer(), array("q", [NOWHERE]) * len(names)
     for entry in _video_entries(root):
         row = first.get(os.path.splitext(entry.name)[0])
-        if row is None or not entry.is_file():
+        if row is None or not _holds(entry.is_file):
             continue
         if place[row] == NOWHERE or _rank(entry.path, rows.label(row)) < _rank(found.get(place[row]), rows.label(row)):
             place[row] = len(found)
@@ -107,10 +107,18 @@ def _video_entries(root: str) -> Iterator[os.DirEntry[str]]:
                     if entry.name.lower().endswith(VIDEO_EXTENSIONS):
                         progress.count()
                         yield entry
-                    elif entry.is_dir():
+                    elif _holds(entry.is_dir):
                         folders.append(entry.path)
         except OSError:
             continue
+
+
+def _holds(question: Callable[[], bool]) -> bool:
+    """Whether an entry is what is asked for; no where a link leads into a circle or a folder that cannot be entered."""
+    try:
+        return question()
+    except OSError:
+        return False
 
 
 class Progress:

@@ -12,7 +12,8 @@ from octvideo.data.annotations.classes import label_indices, resolve_class_names
 from octvideo.data.annotations.files import VIDEO_EXTENSIONS, find_videos, is_present
 from octvideo.data.annotations.lists import read_csv, read_folder, read_text
 from octvideo.data.annotations.official import HMDB_FILE, UCF_LIST, find_hmdb_files, read_hmdb, read_sthv2, read_ucf
-from octvideo.data.annotations.records import Annotations, PackedStrings, VideoRecords
+from octvideo.data.annotations.packed import PackedStrings
+from octvideo.data.annotations.records import Annotations, VideoRecords
 from octvideo.data.annotations.rows import Rows, named
 
 __all__ = ["read_annotations"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from octvideo.data.annotations.records import Packer
+from octvideo.data.annotations.packed import Packer
 
 __all__ = ["NUM_NAMED_IN_ERROR", "Rows", "lines_of", "named", "read_json", "shown"]
 
