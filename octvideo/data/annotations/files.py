@@ -23,6 +23,7 @@ VIDEO_EXTENSIONS = (
 NOWHERE = -1
 FEW = 8  # files of one folder that are asked for one by one, since the folder may hold many others
 PROGRESS_SECONDS = 5.0
+PROGRESS_STEP = 256  # files between looks at the clock
 
 
 def is_present(paths: PackedStrings) -> np.ndarray:
@@ -131,7 +132,7 @@ class Progress:
     def count(self) -> None:
         """One more is done."""
         self._count += 1
-        if self._count % 256 == 0 and (now := time.monotonic()) > self._next:
+        if self._count % PROGRESS_STEP == 0 and (now := time.monotonic()) > self._next:
             self._next = now + PROGRESS_SECONDS
             _say(f"{self._task}: {self._count:,} files, {now - self._start:.0f} s")
 

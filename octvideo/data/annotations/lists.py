@@ -21,7 +21,7 @@ SECONDS = re.compile(r"([0-9]{1,9})(?:\.0*)?")
 
 def read_text(source: Path, folder: str) -> Rows:
     """Lines of the form ``path label``; relative paths start from folder."""
-    rows = Rows(source)
+    rows = Rows(source, "lines of the form: path label")
     for number, line in lines_of(source):
         text = line.strip()
         if not text or text.startswith("#"):
@@ -52,7 +52,9 @@ def read_csv(source: Path, folder: str) -> Rows:
 def read_folder(source: Path) -> Rows:
     """Videos in one sub-folder per class."""
     classes = sorted(entry.name for entry in _visible(source) if entry.is_dir())
-    rows = Rows(source, class_names=tuple(classes))
+    rows = Rows(
+        source, f"videos ({', '.join(VIDEO_EXTENSIONS)}) in one sub-folder per class", class_names=tuple(classes)
+    )
     for name in classes:
         files = (entry.name for entry in _visible(source / name) if entry.name.lower().endswith(VIDEO_EXTENSIONS))
         for file in sorted(files):
@@ -84,7 +86,7 @@ def _cells(row: Sequence[str], columns: dict[str, int], names: Sequence[str], wh
 
 
 def _read_paths(source: Path, folder: str, table: Iterator[tuple[int, list[str]]], columns: dict[str, int]) -> Rows:
-    rows = Rows(source)
+    rows = Rows(source, "rows under its header")
     for number, row in table:
         path, label = _cells(row, columns, PATH_COLUMNS, f"{source}, line {number}")
         rows.add(os.path.join(folder, path), label, number)
@@ -93,7 +95,7 @@ def _read_paths(source: Path, folder: str, table: Iterator[tuple[int, list[str]]
 
 def _read_kinetics(source: Path, table: Iterator[tuple[int, list[str]]], columns: dict[str, int]) -> Rows:
     """Kinetics' own form; a file is named by the video's id and the seconds where the clip starts and ends."""
-    rows = Rows(source, find_by_name=True, class_lists=KINETICS_LISTS)
+    rows = Rows(source, "rows under its header", find_by_name=True, class_lists=KINETICS_LISTS)
     is_labelled = "label" in columns  # test lists are not
     names = (*KINETICS_COLUMNS, "label") if is_labelled else KINETICS_COLUMNS
     for number, row in table:

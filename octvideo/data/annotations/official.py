@@ -34,7 +34,14 @@ def read_sthv2(source: Path) -> Rows:
     The templates' brackets, as in "Closing [something]", are left out, as they are in the classes' names.
     """
     class_file = next((path for name in STHV2_CLASSES if (path := source.parent / name).is_file()), None)
-    rows = Rows(source, unit="entry", find_by_name=True, class_file=class_file, class_lists=("sthv2",))
+    rows = Rows(
+        source,
+        "objects with id and template",
+        unit="entry",
+        find_by_name=True,
+        class_file=class_file,
+        class_lists=("sthv2",),
+    )
     # Objects become small tuples while they are read: placeholders and sentences are never all in memory.
     entries = read_json(source, lambda o: _Entry(o.get("id"), o.get("template"), "label" in o))
     if not isinstance(entries, list):
@@ -52,9 +59,9 @@ def read_sthv2(source: Path) -> Rows:
 
 def read_ucf(source: Path) -> Rows:
     """UCF101: ``Class/v_Class_g01_c01.avi 1`` a line; test lists leave out the class's number, which starts from 1."""
-    class_file = source.parent / UCF_CLASSES
-    class_file_or_none = class_file if class_file.is_file() else None
-    rows = Rows(source, find_by_name=True, class_file=class_file_or_none, class_lists=("ucf101",))
+    class_file = path if (path := source.parent / UCF_CLASSES).is_file() else None
+    hint = "lines of the form: Class/video.avi 1"
+    rows = Rows(source, hint, find_by_name=True, class_file=class_file, class_lists=("ucf101",))
     number_of: dict[str, str] = {}
     label_of: dict[str, str] = {}
     for number, line in lines_of(source):
@@ -91,7 +98,7 @@ def find_hmdb_files(source: Path) -> dict[str, Path]:
 def read_hmdb(source: Path, files: dict[str, Path]) -> Rows:
     """HMDB51: a file per class, with ``video.avi 1`` for training, 2 for test and 0 for neither in its lines."""
     flag = HMDB_FLAGS[source.name.partition("_")[0]]
-    rows = Rows(source, find_by_name=True, class_names=tuple(files))
+    rows = Rows(source, f"lines of the form: video.avi {flag}", find_by_name=True, class_names=tuple(files))
     for label, path in files.items():
         for number, line in lines_of(path):
             text = line.strip()

@@ -73,7 +73,7 @@ def read_annotations(
     folder = os.fspath(source.parent if root is None else root)
     rows = _read_rows(source, folder)
     if not rows:
-        raise ValueError(f"{source}: no videos are listed. {_hint(source)}")
+        raise ValueError(f"{source}: no videos are listed. Add {rows.hint}.")
     rows.check_all_or_none_labelled()
     names = resolve_class_names(rows, class_names)
     labels = label_indices(rows, names)
@@ -102,12 +102,6 @@ def _read_rows(source: Path, folder: str) -> Rows:
     if kind == ".json":
         return read_sthv2(source)
     return read_csv(source, folder) if kind == ".csv" else read_text(source, folder)
-
-
-def _hint(source: Path) -> str:
-    if source.is_dir():
-        return f"Put videos ({', '.join(VIDEO_EXTENSIONS)}) in one sub-folder per class."
-    return "Add rows under its header." if source.suffix.lower() == ".csv" else "Add lines of the form: path label."
 
 
 def _existing(paths: PackedStrings) -> tuple[PackedStrings, np.ndarray]:

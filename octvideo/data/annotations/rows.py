@@ -27,6 +27,7 @@ class Rows:
 
     Args:
         source: the list.
+        hint: what to add where it has none.
         unit: what its rows are counted in, for errors: "line" or "entry".
         find_by_name: rows hold names of videos without folder and extension, which have to be looked for; false where
             they hold paths.
@@ -38,6 +39,7 @@ class Rows:
     def __init__(
         self,
         source: Path,
+        hint: str,
         *,
         unit: str = "line",
         find_by_name: bool = False,
@@ -45,7 +47,7 @@ class Rows:
         class_file: Path | None = None,
         class_lists: tuple[str, ...] = (),
     ) -> None:
-        self.source, self.unit, self.find_by_name = source, unit, find_by_name
+        self.source, self.hint, self.unit, self.find_by_name = source, hint, unit, find_by_name
         self.class_names, self.class_file, self.class_lists = class_names, class_file, class_lists
         self._codes: dict[str | None, int] = {}
         self._names, self._row_codes, self._numbers = Packer(), array("i"), array("i")
