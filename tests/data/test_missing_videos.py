@@ -128,6 +128,16 @@ def test_a_folder_of_classes_needs_no_root(some_missing):
     assert len(read_annotations(some_missing, root=some_missing / "elsewhere")) == 16
 
 
+def test_a_missing_folder_is_asked_for_once(tmp_path, monkeypatch):
+    (tmp_path / "list.txt").write_text("".join(f"gone/{number}.mp4 0\n" for number in range(1000)))
+    asked = []
+    is_file = os.path.isfile
+    monkeypatch.setattr(os.path, "isfile", lambda path: asked.append(path) or is_file(path))
+    with pytest.raises(FileNotFoundError, match="1,000 of 1,000 listed videos do not exist"):
+        read_annotations(tmp_path / "list.txt")
+    assert not [path for path in asked if "gone" in str(path)]
+
+
 def test_long_searches_say_how_far_they_are(some_missing, monkeypatch, capsys):
     monkeypatch.setattr(files, "PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr(files, "PROGRESS_STEP", 1)

@@ -39,6 +39,8 @@ def is_present(paths: PackedStrings) -> np.ndarray:
     progress = Progress("looking for the listed videos")
     for code, folder in enumerate(codes):
         rows = order[bounds[code] : bounds[code + 1]]
+        if len(rows) > FEW and not os.path.isdir(folder or os.curdir):
+            continue
         listed = _files_among({os.path.basename(paths[row]) for row in rows}, folder) if len(rows) > FEW else set()
         for row in rows:
             # Also asked one by one: names that the file system takes for another spelling of a listed one.
@@ -85,7 +87,7 @@ def _files_among(names: set[str], folder: str) -> set[str]:
     try:
         with os.scandir(folder or os.curdir) as entries:
             return {entry.name for entry in entries if entry.name in names and entry.is_file()}
-    except (OSError, ValueError):  # ValueError: the name holds a NUL character
+    except OSError:
         return set()
 
 

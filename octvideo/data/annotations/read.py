@@ -30,8 +30,7 @@ def read_annotations(
 ) -> Annotations:
     """Read a labelled list of videos.
 
-    Lists name files to be read as video, anywhere on this machine if their paths are absolute, and nothing else: no
-    content of a list is run, and no other file is opened because of it.
+    A list only names files to be read as video, with absolute paths anywhere on this machine; no content of it is run.
 
     Args:
         source: one of

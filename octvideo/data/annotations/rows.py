@@ -14,7 +14,7 @@ import numpy as np
 
 from octvideo.data.annotations.packed import Packer
 
-__all__ = ["NUM_NAMED_IN_ERROR", "Rows", "lines_of", "named", "read_json", "shown"]
+__all__ = ["Rows", "lines_of", "named", "read_json", "shown"]
 
 NUM_NAMED_IN_ERROR = 3
 LONGEST_SHOWN = 200
