@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -19,6 +20,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--checkpoint", type=str, required=True, help=".ckpt file that octvideo train wrote")
     parser.add_argument("--data", type=str, required=True, help="list, CSV file, or folder per class")
     parser.add_argument("--root", type=str | None, default=None, help="folder that relative paths start from")
+    parser.add_argument("--missing", type=Literal["error", "skip"], default="error", help="listed videos not there")
     parser.add_argument("--num_clips", type=int | None, default=None, help="clips per video; None as in training")
     parser.add_argument("--num_crops", type=int | None, default=None, help="crops per clip; None as in training")
     parser.add_argument("--batch_size", type=int, default=8)
@@ -44,6 +46,7 @@ def run(arguments: Sequence[str]) -> int:
         classifier.hparams["preprocessing"] | views,
         test=options.data,
         root=options.root,
+        missing=options.missing,
         class_names=classifier.hparams["class_names"],
         batch_size=options.batch_size,
         num_workers=options.num_workers,

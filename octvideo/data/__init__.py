@@ -1,6 +1,6 @@
 """Videos on disk to batches of clips: annotations, frame indices, decoding, transforms, data module."""
 
-from octvideo.data.annotations import VIDEO_EXTENSIONS, Annotations, VideoRecord, read_annotations
+from octvideo.data.annotations import CLASS_LISTS, VIDEO_EXTENSIONS, Annotations, VideoRecord, read_annotations
 from octvideo.data.datamodule import VideoDataModule
 from octvideo.data.dataset import ClipItem, VideoDataset
 from octvideo.data.decode import DECODERS, decode_frames, iterate_frames
@@ -21,6 +21,7 @@ from octvideo.data.split import split_annotations
 from octvideo.data.transforms import EvalTransform, TrainTransform
 
 __all__ = [
+    "CLASS_LISTS",
     "DECODERS",
     "SHORT_POLICIES",
     "VIDEO_EXTENSIONS",

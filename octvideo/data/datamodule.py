@@ -5,9 +5,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from octvideo.data.annotations import Annotations, read_annotations
+from octvideo.data.annotations.rows import named
 from octvideo.data.dataset import ClipItem, VideoDataset
 from octvideo.data.decode import check_decoder
 from octvideo.data.draws import EpochSampler, ViewSampler
@@ -36,8 +38,9 @@ class VideoDataModule(pl.LightningDataModule):
         train: list or folder of training videos, see :func:`read_annotations`.
         val: list or folder of validation videos.
         test: list or folder of test videos.
-        root: folder that relative paths start from; None is each list's own folder.
-        class_names: names, or a file of names; None takes them from the first list of train, val and test.
+        root: folder that relative paths start from, and that official lists' videos lie below; None is each list's own.
+        class_names: names, a file of names, or kinetics400, kinetics600, kinetics700, ucf101, hmdb51 or sthv2; None
+            takes them from the first list of train, val and test.
         num_frames: frames of a clip.
         frame_stride: distance between them, in frames at target_fps; None spreads the clip over the whole video, one
             frame from each of num_frames equal segments.
@@ -65,9 +68,11 @@ class VideoDataModule(pl.LightningDataModule):
             in sequence), or "auto", the fastest for each file; the pixels are the same, 10-bit files apart.
         val_fraction: part of train that is held out, class by class, where val is None.
         seed: of that choice, and of what each training epoch draws.
+        missing: listed videos that do not exist: "error", or "skip" to leave them out with a notice.
 
     Raises:
-        ValueError: on setup or use, a list that is needed and not given; val given beside val_fraction.
+        ValueError: on setup or use, a list that is needed and not given, or has no labels; val given beside
+            val_fraction.
     """
 
     def __init__(
@@ -101,6 +106,7 @@ class VideoDataModule(pl.LightningDataModule):
         decoder: str = "auto",
         val_fraction: float = 0.0,
         seed: int = 0,
+        missing: str = "error",
     ) -> None:
         super().__init__()
         if not 0 <= val_fraction < 1:
@@ -170,6 +176,8 @@ class VideoDataModule(pl.LightningDataModule):
         required = REQUIRED_SPLITS.get(stage or "")
         if required is not None:
             self.annotations(required)
+        if stage == "fit" and self._is_given("test"):
+            self.annotations("test")  # a mistake in it should not come out after days of training
         for split in STAGE_SPLITS.get(stage, SPLITS):
             if self._is_given(split):
                 dataset = self.dataset(split)
@@ -212,7 +220,14 @@ class VideoDataModule(pl.LightningDataModule):
         first = next(name for name in SPLITS if self.hparams[name] is not None)
         if class_names is None and split != first:
             class_names = self.class_names
-        return read_annotations(source, root=self.hparams["root"], class_names=class_names)
+        missing = self.hparams["missing"]
+        annotations = read_annotations(source, root=self.hparams["root"], class_names=class_names, missing=missing)
+        if not annotations.is_labelled:
+            raise ValueError(f"{split}: {source} has no labels, so nothing can be learned from it or scored on it.")
+        if annotations.num_missing:
+            counts = f"{annotations.num_missing:,} of {len(annotations) + annotations.num_missing:,} listed videos"
+            rank_zero_warn(f"{source}: {counts} do not exist and are left out: {named(annotations.missing)}.")
+        return annotations
 
     def _build_dataset(self, split: str) -> VideoDataset:
         hparams = self.hparams

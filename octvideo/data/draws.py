@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import torch
 from torch.utils.data import Sampler
 
 __all__ = ["EpochSampler", "ViewSampler"]
+
+CHUNK = 4096
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -31,9 +34,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Every index once."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch())
-        order = torch.randperm(self.length, generator=generator).tolist()
-        seeds = torch.randint(2**62, (self.length,), generator=generator).tolist()
-        return iter(zip(order, seeds, strict=True))
+        order = torch.randperm(self.length, generator=generator)
+        seeds = torch.randint(2**62, (self.length,), generator=generator)
+        return zip(_numbers(order), _numbers(seeds), strict=True)
 
 
 class ViewSampler(Sampler[int]):
@@ -58,11 +61,19 @@ class ViewSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Every index once."""
-        streams = [
-            [video * self.num_views + view for video in range(worker, self.num_videos, self.num_workers)
-             for view in range(self.num_views)]
-            for worker in range(self.num_workers)
-        ]  # fmt: skip
-        for start in range(0, len(streams[0]), self.batch_size):
-            for stream in streams:
-                yield from stream[start : start + self.batch_size]
+        streams = [self._items(worker) for worker in range(self.num_workers)]
+        # The first worker has the most videos: where it has none left, no other has.
+        while batch := list(itertools.islice(streams[0], self.batch_size)):
+            yield from batch
+            for stream in streams[1:]:
+                yield from itertools.islice(stream, self.batch_size)
+
+    def _items(self, worker: int) -> Iterator[int]:
+        for video in range(worker, self.num_videos, self.num_workers):
+            yield from range(video * self.num_views, (video + 1) * self.num_views)
+
+
+def _numbers(values: torch.Tensor) -> Iterator[int]:
+    """The values as Python's numbers, which take several times the tensor's memory, a few at a time."""
+    for some in values.split(CHUNK):
+        yield from some.tolist()

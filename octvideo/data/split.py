@@ -1,5 +1,8 @@
 """Hold a part of a data set out for validation."""
 
+import itertools
+
+import numpy as np
 import torch
 
 from octvideo.data.annotations import Annotations
@@ -27,15 +30,15 @@ def split_annotations(annotations: Annotations, fraction: float, *, seed: int = 
     if not 0 < fraction < 1:
         raise ValueError(f"fraction should lie between 0 and 1, but it is {fraction}.")
     generator = torch.Generator().manual_seed(seed)
-    held_out: set[int] = set()
-    for label in range(annotations.num_classes):
-        members = [index for index, record in enumerate(annotations.records) if record.label == label]
+    is_held_out = np.zeros(len(annotations), dtype=bool)
+    by_class = np.argsort(annotations.labels, kind="stable")
+    bounds = np.searchsorted(annotations.labels[by_class], np.arange(annotations.num_classes + 1))
+    for start, end in itertools.pairwise(bounds):
+        members = by_class[start:end]
         if len(members) > 1:
             count = min(max(round(fraction * len(members)), 1), len(members) - 1)
             order = torch.randperm(len(members), generator=generator)[:count]
-            held_out.update(members[place] for place in order.tolist())
-    if not held_out:
+            is_held_out[members[order.numpy()]] = True
+    if not is_held_out.any():
         raise ValueError("no class has two videos, so none can be held out. Give a separate validation list.")
-    kept = tuple(record for index, record in enumerate(annotations.records) if index not in held_out)
-    taken = tuple(record for index, record in enumerate(annotations.records) if index in held_out)
-    return Annotations(kept, annotations.class_names), Annotations(taken, annotations.class_names)
+    return annotations.take(np.flatnonzero(~is_held_out)), annotations.take(np.flatnonzero(is_held_out))

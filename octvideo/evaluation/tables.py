@@ -146,7 +146,8 @@ def _checked_counts(confusion: Tensor, class_names: Sequence[str]) -> np.ndarray
 
 def _write_csv(path: str | os.PathLike, header: Sequence, lines: Sequence[Sequence]) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    # surrogateescape: names of files that are not UTF-8 are written with their own bytes.
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(lines)

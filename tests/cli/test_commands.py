@@ -110,6 +110,45 @@ def test_evaluate_agrees_with_the_result_of_training(two_classes, trained, tmp_p
     assert "holds a result: give another --output" in err
 
 
+@pytest.fixture
+def kinetics(two_classes, tmp_path):
+    """Kinetics' train.csv and test.csv over the twelve videos, and one more row in each whose video is gone."""
+    for split in ("train", "test"):
+        rows = ["label,youtube_id,time_start,time_end,split", f"zumba,gone_{split},0,10,{split}"]
+        for number, path in enumerate(sorted(two_classes.glob(f"{split} *.mp4"))):
+            name = ("abseiling", "air drumming")[number % 2]
+            (tmp_path / "videos" / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "videos" / name / f"{split}{number}_000000_000010.mp4").symlink_to(path)
+            rows.append(f'"{name}",{split}{number},0,10,{split}')
+        (tmp_path / f"{split}.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def test_official_lists_with_missing_videos(kinetics, capsys):
+    changes = {
+        "data.train": kinetics / "train.csv", "data.test": kinetics / "test.csv", "data.root": kinetics / "videos",
+        "data.class_names": "kinetics400", "trainer.max_epochs": 1, "trainer.enable_progress_bar": "false",
+    }  # fmt: skip
+    code, _, err = run(capsys, *arguments(kinetics, kinetics / "strict", **changes))
+    assert code == 1
+    assert re.search(r"train.csv: 1 of 9 listed videos are not below .*videos: gone_train_000000_000010\. ", err)
+    with pytest.warns(
+        UserWarning, match=r"(train|test).csv: 1 of [95] listed videos do not exist and are left out: gone"
+    ):
+        code, *_ = run(capsys, *arguments(kinetics, kinetics / "run", **changes, **{"data.missing": "skip"}))
+    assert code == 0
+    result = read_result(kinetics / "run" / "result.json")
+    assert result.num_videos == 4
+    assert len(result.per_class_percent) == 400
+    with pytest.warns(UserWarning, match=r"test.csv: 1 of 5 listed videos"):
+        code, *_ = run(
+            capsys, "evaluate", "--checkpoint", kinetics / "run/checkpoints/last.ckpt", "--data", kinetics / "test.csv",
+            "--root", kinetics / "videos", "--missing", "skip", "--num_workers", 0, "--output", kinetics / "again",
+        )  # fmt: skip
+    assert code == 0
+    assert read_result(kinetics / "again" / "result.json").num_videos == 4
+
+
 @pytest.mark.parametrize(("fast", "tolerance"), [((), 1e-4), (("float32",), 1e-4), (("bfloat16",), 0.05)])
 def test_the_fast_path_scores_the_same(two_classes, trained, tmp_path, capsys, fast, tolerance):
     checkpoint, clips = trained / "checkpoints" / "last.ckpt", two_classes / "test.txt"
