@@ -65,6 +65,7 @@ def read_annotations(
     *,
     root: str | os.PathLike[str] | None = None,
     class_names: Sequence[str] | str | os.PathLike[str] | None = None,
+    missing: str = "error",
 ) -> Annotations:
     """Read a labelled list of videos.
 
@@ -79,6 +80,7 @@ def read_annotations(
         class_names: the names, or a file with one name a line. None takes the sub-folders' names, a ``classes.txt``
             beside the list, the sorted labels, or for whole-number labels ``"0"`` to the largest. Labels are matched
             to the names first; labels that are not names but whole numbers are positions in them.
+        missing: what becomes of listed videos that do not exist: "error", or "keep" to list them all the same.
 
     Raises:
         FileNotFoundError: the source, the file of class names or a listed video does not exist.
@@ -94,7 +96,8 @@ def read_annotations(
     records = tuple(
         VideoRecord(os.path.join(folder, entry.path), label) for entry, label in zip(entries, labels, strict=True)
     )
-    _check_files(source, records)
+    if missing == "error":
+        _check_files(source, records)
     return Annotations(records, names)
 
 

@@ -7,7 +7,7 @@ these can be chosen for the files in which they are exact. All other files are r
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import av
@@ -25,7 +25,7 @@ from octvideo.data.probe import (
     video_stream,
 )
 
-__all__ = ["DECODERS", "check_decoder", "decode_frames", "iterate_frames"]
+__all__ = ["DECODERS", "check_decoder", "decode_frames", "iterate_frames", "seeks_exactly"]
 
 DECODERS = ("auto", "pyav", "torchcodec", "decord")
 # Up to so many frames it is cheaper to decode on to the next keyframe than to jump to it.
@@ -297,3 +297,12 @@ READERS: dict[str, Reader] = {
     "torchcodec": _read_with_torchcodec,
     "decord": _read_with_decord,
 }
+
+
+def seeks_exactly(name: str, info: VideoInfo, in_sequence: Mapping[int, "av.VideoFrame"]) -> bool:
+    """Whether PyAV reaches by seeking the frames that reading in sequence gave, by their numbers."""
+    numbers, to_rgb = sorted(in_sequence), _Converter(info, None)
+    sought = list(READERS["pyav"](name, numbers, info, to_rgb)) if numbers else []
+    return len(sought) == len(numbers) and all(
+        torch.equal(frame, to_rgb(in_sequence[number])) for frame, number in zip(sought, numbers, strict=True)
+    )

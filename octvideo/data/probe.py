@@ -24,6 +24,7 @@ __all__ = [
     "open_error",
     "open_video",
     "probe_video",
+    "short_reason",
     "video_stream",
 ]
 
@@ -129,7 +130,7 @@ def numbered_frames(name: str, info: VideoInfo) -> Iterator[tuple[int, "av.Video
     numbers = {time: number for number, time in enumerate(info.times)}
     with open_video(name) as container:
         for count, frame in enumerate(frames_of(container, video_stream(name, container))):
-            number = numbers.get(frame.pts) if info.times else count
+            number = numbers.get(frame.pts or 0) if info.times else count
             if number is not None:
                 yield number, frame
 
@@ -144,6 +145,11 @@ def _probe(name: str, mtime_ns: int, num_bytes: int) -> VideoInfo:
             return _inspect(name, container)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise open_error(name, error) from error
+
+
+def short_reason(error: Exception, name: str) -> str:
+    """What an error says of a video, without the video's name and the way out."""
+    return " ".join(str(error).split()).removeprefix(f"{name}: ").removesuffix(WAY_OUT).strip() or type(error).__name__
 
 
 def open_error(name: str, error: Exception) -> VideoDecodeError:
