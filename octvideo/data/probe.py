@@ -127,10 +127,10 @@ def numbered_frames(name: str, info: VideoInfo) -> Iterator[tuple[int, "av.Video
 
     The number follows from a frame's time where times are known: decoders leave some broken frames out without a word.
     """
-    numbers = {time: number for number, time in enumerate(info.times)}
+    numbers: dict[int | None, int] = {time: number for number, time in enumerate(info.times)}
     with open_video(name) as container:
         for count, frame in enumerate(frames_of(container, video_stream(name, container))):
-            number = numbers.get(frame.pts or 0) if info.times else count
+            number = numbers.get(frame.pts) if info.times else count
             if number is not None:
                 yield number, frame
 
