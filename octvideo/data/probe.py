@@ -186,7 +186,9 @@ def _with_seekers(info: VideoInfo, packets: Sequence["_Packet"], time_base: floa
     place = {time: index for index, time in enumerate(times)}
     keyframes = sorted(place[packet.time] for packet in packets if packet.is_keyframe)
     seekers = ["pyav"]
-    if info.rotation_degrees == 0:
+    # In mp4 files without an edit list, frames are decoded well before they are shown, and the others' seeks confuse
+    # the two times. (With one, the first time of decoding is below 0.)
+    if info.rotation_degrees == 0 and not 0 <= packets[0].decode_time < packets[0].time:
         seekers.append("torchcodec")
         if info.codec in DECORD_CODECS and _are_closed(packets):
             seekers.append("decord")
@@ -217,6 +219,7 @@ class _Packet(NamedTuple):
     """What the index needs to know of a packet."""
 
     time: int
+    decode_time: int
     is_keyframe: bool
     is_plain: bool
 
@@ -231,7 +234,8 @@ class _Packet(NamedTuple):
         is_plain = time is not None and not packet.is_discard
         if is_plain and packet.is_keyframe and nal_length_size is not None:
             is_plain = _starts_afresh(bytes(packet), nal_length_size)
-        return cls(time or 0, bool(packet.is_keyframe), is_plain)
+        decode_time = time if packet.dts is None else packet.dts
+        return cls(time or 0, decode_time or 0, bool(packet.is_keyframe), is_plain)
 
 
 def _nal_length_size(extradata: bytes | None) -> int:
