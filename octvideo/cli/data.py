@@ -1,24 +1,40 @@
-"""`octvideo data synthesize`: the built-in motion set."""
+"""`octvideo data ACTION`: make the built-in motion set, look through a data set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from rich.progress import Progress
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from octvideo.cli.options import new_parser
+from octvideo.data import read_annotations
 from octvideo.data.motion import synthesize_motion_set
+from octvideo.data.scan import BAD, STATUSES, scan_videos
+from octvideo.data.scan.report import write_scan_report
+
+MANIFEST = "manifest.csv"
+LINES = 20  # of progress where there is no terminal
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Make data from command-line arguments."""
-    if not arguments or arguments[0] != "synthesize":
-        given = arguments[0] if arguments else ""
-        raise ValueError(f"octvideo data takes the action synthesize; got {given!r}")
+    """Do one of the actions from command-line arguments."""
+    action = arguments[0] if arguments else ""
+    if action in ("-h", "--help"):
+        print(f"usage: octvideo data ACTION ..., where ACTION is one of {', '.join(ACTIONS)} (ACTION --help for more)")
+        return 0
+    if action not in ACTIONS:
+        raise ValueError(f"octvideo data takes one of the actions {', '.join(ACTIONS)}; got {action!r}")
+    return ACTIONS[action](list(arguments[1:]))
+
+
+def run_synthesize(arguments: Sequence[str]) -> int:
+    """`octvideo data synthesize`: the built-in motion set."""
     parser = new_parser("data synthesize", "Make videos of 8 classes that only motion tells apart.")
     parser.add_argument("--output", type=str, default="runs/motion", help="folder for videos and lists")
     parser.add_function_arguments(synthesize_motion_set, skip={"folder", "progress"})
-    options = parser.parse_args(list(arguments[1:])).as_dict()
+    options = parser.parse_args(list(arguments)).as_dict()
     folder = options.pop("output")
     synthesize(folder, **options)
     print(f"{folder}: train.txt, val.txt, test.txt, classes.txt")
@@ -32,3 +48,41 @@ def synthesize(folder: str, **options: int) -> None:
         synthesize_motion_set(
             folder, **options, progress=lambda done, total: progress.update(bar, completed=done, total=total)
         )
+
+
+def run_scan(arguments: Sequence[str]) -> int:
+    """`octvideo data scan`: decode every file of a list; the exit code is 1 where one of them is of no use."""
+    parser = new_parser(
+        "data scan",
+        "Decode every video of a list, and write what was found: manifest.csv for --data.manifest, report.md with a "
+        "picture, bad.csv. The same command again goes on where it was broken off, and looks at new and changed files.",
+    )
+    parser.add_argument("list", type=str, help="list, CSV file, or folder per class")
+    parser.add_argument("--root", type=str | None, default=None, help="folder that relative paths start from")
+    parser.add_argument("--class_names", type=str | None, default=None, help="file of class names")
+    parser.add_argument("--output", type=str, default="runs/scan", help="folder for manifest, report and bad-file list")
+    parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1, help="files at a time")
+    parser.add_argument("--seconds", type=float, default=300.0, help="time limit of a file, which then counts as bad")
+    options = parser.parse_args(list(arguments))
+    folder = Path(options.output)
+    annotations = read_annotations(options.list, root=options.root, class_names=options.class_names, missing="keep")
+    with Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn()) as progress:
+        bar = progress.add_task(f"videos of {options.list}")
+
+        def show(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+            if not progress.console.is_terminal and done * LINES // total > (done - 1) * LINES // total:
+                print(f"{done:,} of {total:,} videos", flush=True)
+
+        paths = (record.path for record in annotations.records)
+        manifest = scan_videos(
+            paths, folder / MANIFEST, num_workers=options.num_workers, seconds=options.seconds, progress=show
+        )
+    counts = write_scan_report(folder, annotations, manifest)
+    described = ", ".join(f"{counts[status]:,} {status}" for status in STATUSES if counts[status])
+    print(f"{folder}: {MANIFEST}, report.md, report.png, bad.csv")
+    print(f"{len(annotations):,} videos: {described}")
+    return 1 if any(counts[status] for status in BAD) else 0
+
+
+ACTIONS: dict[str, Callable[[Sequence[str]], int]] = {"synthesize": run_synthesize, "scan": run_scan}

@@ -8,10 +8,10 @@ from typing import Literal
 
 import torch
 
-from octvideo.cli.options import add_fast_option, new_parser
+from octvideo.cli.options import add_fast_option, add_reading_options, new_parser
 from octvideo.cli.results import RunFacts, score, show, write_artifacts
-from octvideo.data import VideoDataModule
-from octvideo.training import load_classifier
+from octvideo.data import UnreadableLog, VideoDataModule
+from octvideo.training import UNREADABLE, load_classifier
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -26,6 +26,8 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--num_workers", type=int, default=2)
     parser.add_argument("--accelerator", type=str, default="auto")
+    add_reading_options(parser)
+    parser.add_argument("--manifest", type=str | None, default=None, help="file that octvideo data scan wrote")
     add_fast_option(parser)
     parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; None is torch's choice")
     parser.add_argument("--name", type=str, default="run", help="experiment's name in reports")
@@ -50,11 +52,17 @@ def run(arguments: Sequence[str]) -> int:
         class_names=classifier.hparams["class_names"],
         batch_size=options.batch_size,
         num_workers=options.num_workers,
+        manifest=options.manifest,
+        unreadable=options.unreadable,
+        timeout_seconds=options.timeout_seconds,
     )
     facts = RunFacts(options.name, options.dataset, "test", options.seed, options.fold)
-    row, results = score(classifier, data, "test", facts, accelerator=options.accelerator, fast=options.fast)
+    unreadable = UnreadableLog(folder / UNREADABLE)
+    row, results = score(
+        classifier, data, "test", facts, unreadable, accelerator=options.accelerator, fast=options.fast
+    )
     write_artifacts(folder, row, results, classifier.hparams["class_names"], data.annotations("test"))
-    show(row)
+    show(row, folder)
     print(f"  result, confusion matrix and every video's scores: {folder}")
     return 0
 

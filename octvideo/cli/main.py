@@ -23,7 +23,7 @@ COMMANDS = {
     "analyze": "print what a network costs at several alphas",
     "sweep": "train and evaluate a config over alphas, folds and seeds",
     "report": "make tables and a plot of accuracy against GMACs from result files",
-    "data": "make the built-in data set",
+    "data": "look through a data set (scan), make the built-in one (synthesize)",
 }
 
 USER_ERRORS = (ValueError, OSError, ImportError, MisconfigurationException)
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _quiet_libraries()
         return command.run(given[1:]) or 0
     except KeyboardInterrupt:
-        return _fail("interrupted: train goes on with --resume, sweep and quickstart when called again", 130)
+        return _fail("interrupted: train goes on with --resume, sweep, quickstart and data scan when called again", 130)
     except SystemExit as stop:  # Lightning exits so after an interrupt, argument parsers after --help
         return stop.code if isinstance(stop.code, int) else 1
     except USER_ERRORS as error:

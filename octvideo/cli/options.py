@@ -32,6 +32,14 @@ def add_fast_option(parser: OneLineParser) -> None:
     parser.add_argument("--fast", type=Literal["float32", "bfloat16"], nargs="?", const="float32", help=text)
 
 
+def add_reading_options(parser: OneLineParser) -> None:
+    """`--unreadable` and `--timeout_seconds`, as `--data.unreadable` and `--data.timeout_seconds` of training."""
+    text = "videos that cannot be read: an error, or left out of the score, counted and listed"
+    parser.add_argument("--unreadable", type=Literal["error", "skip"], default="error", help=text)
+    text = "limit for making a clip, after which its video counts as unreadable; 0 sets none"
+    parser.add_argument("--timeout_seconds", type=float, default=300.0, help=text)
+
+
 def training_parser() -> OneLineParser:
     """The options of `octvideo train`: model.*, data.*, trainer.* and the run's own."""
     parser = new_parser("train", "Train a network; every field of the config can be set on the command line.")

@@ -10,20 +10,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from octvideo.cli.options import add_fast_option, new_parser
+from octvideo.cli.options import add_fast_option, add_reading_options, new_parser
 from octvideo.cli.results import speed_up
-from octvideo.data import Annotations, VideoDataset, VideoDecodeError, VideoRecord
+from octvideo.data import Annotations, GuardedDataset, VideoDataset, VideoDecodeError, VideoRecord
 from octvideo.training import VideoClassifier, load_classifier
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Predict from command-line arguments; the exit code is 1 where a video could not be read."""
+    """Predict from command-line arguments; the exit code is 1 where a video could not be read and is not skipped."""
     parser = new_parser("predict", "Name the action in videos.")
     parser.add_argument("videos", type=str, nargs="+", help="video files")
     parser.add_argument("--checkpoint", type=str, required=True, help=".ckpt file that octvideo train wrote")
     parser.add_argument("--num_clips", type=int | None, default=None, help="clips per video; None as in training")
     parser.add_argument("--num_crops", type=int | None, default=None, help="crops per clip; None as in training")
     parser.add_argument("--device", type=str, default="cuda" if torch.cuda.is_available() else "cpu")
+    add_reading_options(parser)
     add_fast_option(parser)
     parser.add_argument("--own_builders", action="store_true", help="import a builder that the checkpoint names")
     options = parser.parse_args(list(arguments))
@@ -35,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     for path in options.videos:
         try:
             start = time.monotonic()
-            probs = predict_video(classifier, path, **views)
+            probs = predict_video(classifier, path, options.timeout_seconds, **views)
         except (VideoDecodeError, FileNotFoundError, ValueError) as error:
             failed += 1
             print(f"octvideo: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -43,16 +44,21 @@ def run(arguments: Sequence[str]) -> int:
         print(f"{path} ({time.monotonic() - start:.2f} s)")
         for prob, index in zip(*(t.tolist() for t in probs.topk(min(5, len(probs)))), strict=True):
             print(f"  {100 * prob:5.1f} %  {classifier.hparams['class_names'][index]}")
-    return 1 if failed else 0
+    if failed:
+        print(f"{failed:,} of {len(options.videos):,} videos could not be read", file=sys.stderr)
+    return 1 if failed and options.unreadable == "error" else 0
 
 
 @torch.inference_mode()
-def predict_video(classifier: VideoClassifier, path: str | Path, **views: int) -> Tensor:
+def predict_video(
+    classifier: VideoClassifier, path: str | Path, timeout_seconds: float = 300.0, **views: int
+) -> Tensor:
     """Class probabilities of one video, its softmax averaged over the checkpoint's test views.
 
     Args:
         classifier: trained, in evaluation mode.
         path: video file.
+        timeout_seconds: limit for making a clip; 0 sets none.
         views: num_clips, num_crops in place of the checkpoint's.
 
     Shape:
@@ -60,15 +66,15 @@ def predict_video(classifier: VideoClassifier, path: str | Path, **views: int) -
 
     Raises:
         FileNotFoundError: the file is missing.
-        VideoDecodeError: it cannot be read.
+        VideoDecodeError: it cannot be read, or not in time.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"video {path} not found")
     hparams = classifier.hparams
     annotations = Annotations((VideoRecord(str(path), None),), tuple(hparams["class_names"]))
     dataset = VideoDataset(annotations, mode="test", **(hparams["preprocessing"] | views))
+    items = GuardedDataset(dataset, seconds=timeout_seconds)
     probs = [
-        classifier(dataset[view]["clip"][None].to(classifier.device)).float().softmax(-1)[0]
-        for view in range(len(dataset))
+        classifier(items[view]["clip"][None].to(classifier.device)).float().softmax(-1)[0] for view in range(len(items))
     ]
     return torch.stack(probs).mean(0).cpu()

@@ -12,11 +12,11 @@ import pytorch_lightning as pl
 import torch
 
 from octvideo.analysis import MACS_TOOL, LatencyReport, count_macs, count_parameters, measure_latency
-from octvideo.data import Annotations, VideoDataModule
+from octvideo.data import Annotations, UnreadableLog, VideoDataModule
 from octvideo.evaluation import VideoResults, plot_confusion, write_confusion_csv, write_per_video_csv
 from octvideo.report import ResultRow, collect_metadata, write_result
 from octvideo.runtime import optimize
-from octvideo.training import VideoClassifier
+from octvideo.training import UNREADABLE, UnreadableClips, VideoClassifier
 
 LATENCY_RUNS = 15
 
@@ -39,6 +39,7 @@ def score(
     data: VideoDataModule,
     split: str,
     facts: RunFacts,
+    unreadable: UnreadableLog,
     *,
     accelerator: str = "auto",
     with_latency: bool = True,
@@ -51,13 +52,14 @@ def score(
         data: module with the split's list and the test views.
         split: "test" (num_clips x num_crops views a video) or "val" (one view).
         facts: what the row says of the run.
+        unreadable: where videos that are left out of the score are entered.
         accelerator: Lightning's.
         with_latency: measure the time of a view, too; false where other work runs beside.
         fast: "float32" or "bfloat16" scores on the fast path in that type, which is left in the classifier.
     """
     trainer = pl.Trainer(
         accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False,
-        enable_progress_bar=False,
+        enable_progress_bar=False, callbacks=[UnreadableClips(unreadable)],
     )  # fmt: skip
     clip = torch.empty(view_shape(classifier.hparams["preprocessing"]), device="meta")
     costs = {
@@ -67,11 +69,12 @@ def score(
     if fast:
         speed_up(classifier.to(trainer.strategy.root_device), fast)
     loader = data.test_dataloader() if split == "test" else data.val_dataloader()
+    unreadable.add(split, None, data.left_out[split].items())
     trainer.test(classifier, dataloaders=loader, verbose=False)
     results = classifier.test_results
     if results is None:
         raise RuntimeError(f"the {split} list gave no video to score")
-    results.num_expected = len(data.annotations(split))
+    results.num_expected = len(data.annotations(split)) + len(data.left_out[split])
     classifier.to(trainer.strategy.root_device)  # the trainer has put it back on the CPU
     latency = view_latency(classifier) if with_latency else None
     row = _row(classifier, data.dataset(split), results, facts, costs, latency)
@@ -150,11 +153,12 @@ def write_artifacts(
     write_result(folder / "result.json", row)
 
 
-def show(row: ResultRow) -> None:
+def show(row: ResultRow, folder: Path) -> None:
     """Print a result with what its figures mean."""
+    unreadable = f", {row.unreadable_videos:,} unreadable: {folder / UNREADABLE}" if row.unreadable_videos else ""
     lines = [
-        f"{row.model} alpha {row.alpha:g} {row.octave}: {row.num_videos} videos of {row.dataset} ({row.split}), "
-        f"{row.num_clips} clips x {row.num_crops} crops",
+        f"{row.model} alpha {row.alpha:g} {row.octave}: {row.num_videos:,} videos of {row.dataset} ({row.split})"
+        f"{unreadable}, {row.num_clips} clips x {row.num_crops} crops",
         f"  top-1 {row.top1_percent:.2f} %, top-5 {row.top5_percent:.2f} %, "
         f"mean of classes {row.mean_class_percent:.2f} %",
         f"  {row.gmacs_per_view:.3f} GMACs per view ({row.sampling}, crop "

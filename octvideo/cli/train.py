@@ -14,9 +14,10 @@ import yaml
 
 from octvideo.cli.options import training_parser
 from octvideo.cli.results import RunFacts, score, show, write_artifacts
-from octvideo.data import VideoDataModule
+from octvideo.data import UnreadableLog, VideoDataModule
 from octvideo.models import load_weights
 from octvideo.training import (
+    UNREADABLE,
     VideoClassifier,
     best_checkpoint,
     build_trainer,
@@ -28,7 +29,9 @@ from octvideo.training import (
 RESULT = "result.json"
 CONFIG = "config.yaml"
 # Options that do not change what a run learns.
-NOT_THE_RUNS = {"config", "output", "resume", "threads", "measure_latency"}
+NOT_THE_RUNS = {
+    "config", "output", "resume", "threads", "measure_latency", "data.unreadable", "data.timeout_seconds",
+}  # fmt: skip
 SPLITS = ("train", "val", "test")
 
 
@@ -82,7 +85,7 @@ def check_same_options(values: dict[str, Any], output: Path) -> None:
         return
     before = flatten(yaml.safe_load((output / CONFIG).read_text(encoding="utf-8")))
     for name, value in flatten(yaml.safe_load(as_yaml(values))).items():
-        if name.split(".")[0] not in NOT_THE_RUNS and before.get(name) != value:
+        if not NOT_THE_RUNS & {name, name.split(".")[0]} and before.get(name) != value:
             raise ValueError(
                 f"{output} was started with {name} {before.get(name)}, not {value}: give the same options, "
                 "or another --output for a new run"
@@ -115,11 +118,17 @@ def train(values: dict[str, Any], output: Path) -> None:
     resume = last_checkpoint(output) if values["resume"] else None
     if values["init"] and resume is None:
         load_weights(classifier.network, values["init"])
+    unreadable = UnreadableLog(output / UNREADABLE)
+    if trainer.is_global_zero:
+        for part in ("train", "val"):
+            unreadable.add(part, None, data.left_out[part].items())
     seconds = _fit_timed(classifier, data, trainer, resume)
     if values["trainer"].get("fast_dev_run"):
         return
     split = "test" if values["data"]["test"] else "val" if data.has_validation else None
     leave_process_group()
+    if trainer.is_global_zero:
+        show_left_out(output)
     if trainer.is_global_zero and split:
         report_run(values, output, data, split, None if resume else seconds)
     elif trainer.is_global_zero:
@@ -131,6 +140,14 @@ def leave_process_group() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+def show_left_out(output: Path) -> None:
+    """Say how much of the training and validation videos could not be read."""
+    unreadable = UnreadableLog(output / UNREADABLE)
+    for split in ("train", "val"):
+        if videos := unreadable.videos(split):
+            print(f"{split}: {len(videos):,} videos were left out at least once as unreadable: {unreadable.path}")
 
 
 def report_run(values: dict[str, Any], output: Path, data: VideoDataModule, split: str, seconds: float | None) -> None:
@@ -153,11 +170,12 @@ def report_run(values: dict[str, Any], output: Path, data: VideoDataModule, spli
         data,
         split,
         facts,
+        UnreadableLog(output / UNREADABLE),
         accelerator=values["trainer"]["accelerator"],
         with_latency=values["measure_latency"],
     )
     write_artifacts(output, row, results, classifier.hparams["class_names"], data.annotations(split))
-    show(row)
+    show(row, output)
 
 
 def build_data(options: dict[str, Any], fold: str | None, seed: int) -> VideoDataModule:
@@ -184,11 +202,17 @@ def make_trainer(values: dict[str, Any], output: Path, *, has_validation: bool) 
     """Make the run's trainer from the options.
 
     Raises:
-        ValueError: synchronised batch norms are asked for in an octave network, whose pairs they cannot take.
+        ValueError: synchronised batch norms are asked for in an octave network, whose pairs they cannot take, or while
+            unreadable clips are skipped.
     """
     if values["trainer"]["sync_batchnorm"] and values["model"]["alpha"]:
         raise ValueError(
             "trainer.sync_batchnorm is true: octave networks have no synchronised batch norm, set it false"
+        )
+    if values["trainer"]["sync_batchnorm"] and values["data"]["unreadable"] == "skip":
+        raise ValueError(
+            "trainer.sync_batchnorm is true and data.unreadable is 'skip': a process none of whose clips could be read "
+            "would keep the others waiting. Leave bad files out by data.manifest, and set data.unreadable 'error'"
         )
     return build_trainer(
         output,

@@ -5,6 +5,7 @@ from octvideo.data.datamodule import VideoDataModule
 from octvideo.data.dataset import ClipItem, VideoDataset
 from octvideo.data.decode import DECODERS, decode_frames, iterate_frames
 from octvideo.data.draws import EpochSampler
+from octvideo.data.guard import GuardedDataset
 from octvideo.data.mix import CutMix, MixUp
 from octvideo.data.motion import synthesize_motion_set
 from octvideo.data.probe import VideoDecodeError, VideoInfo, probe_video
@@ -17,8 +18,10 @@ from octvideo.data.sampling import (
     stride_for_fps,
     uniform_clips,
 )
+from octvideo.data.scan import Manifest, scan_videos
 from octvideo.data.split import split_annotations
 from octvideo.data.transforms import EvalTransform, TrainTransform
+from octvideo.data.unreadable import UnreadableClip, UnreadableLog, collate_clips
 
 __all__ = [
     "CLASS_LISTS",
@@ -30,8 +33,12 @@ __all__ = [
     "CutMix",
     "EpochSampler",
     "EvalTransform",
+    "GuardedDataset",
+    "Manifest",
     "MixUp",
     "TrainTransform",
+    "UnreadableClip",
+    "UnreadableLog",
     "VideoDataModule",
     "VideoDataset",
     "VideoDecodeError",
@@ -39,11 +46,13 @@ __all__ = [
     "VideoRecord",
     "centre_clip",
     "clip_span",
+    "collate_clips",
     "decode_frames",
     "iterate_frames",
     "probe_video",
     "random_clip",
     "read_annotations",
+    "scan_videos",
     "segment_clip",
     "split_annotations",
     "stride_for_fps",

@@ -1,6 +1,7 @@
 """Lightning data module: lists of videos in, loaders of clips out."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,11 +14,14 @@ from octvideo.data.annotations.rows import named
 from octvideo.data.dataset import ClipItem, VideoDataset
 from octvideo.data.decode import check_decoder
 from octvideo.data.draws import EpochSampler, ViewSampler
+from octvideo.data.guard import GuardedDataset
+from octvideo.data.scan.manifest import Manifest
+from octvideo.data.scan.use import leave_out_bad
 from octvideo.data.split import split_annotations
+from octvideo.data.unreadable import collate_clips
 
 __all__ = ["VideoDataModule"]
 
-LOADER_TIMEOUT_SECONDS = 300  # a worker that waits for ever on a broken file becomes an error
 SPLITS = ("train", "val", "test")
 STAGE_SPLITS = {
     None: SPLITS,
@@ -66,9 +70,14 @@ class VideoDataModule(pl.LightningDataModule):
         cache_short_side: keep decoded videos in memory at this short side; None decodes a clip at a time.
         decoder: "pyav", "torchcodec" or "decord", each for the files in which its seeks are exact (PyAV reads the rest
             in sequence), or "auto", the fastest for each file; the pixels are the same, 10-bit files apart.
+        manifest: file that `octvideo data scan` wrote: videos that it calls bad are left out, with a notice, and the
+            others need no look before they are decoded. Videos that changed since, or were not scanned, are looked at.
+        unreadable: clips that cannot be read: "error", or "skip" to leave them out of their batch (and a video that is
+            scored out of the score), counted and listed.
+        timeout_seconds: limit for making a clip, after which its video counts as unreadable; 0 sets none.
         val_fraction: part of train that is held out, class by class, where val is None.
         seed: of that choice, and of what each training epoch draws.
-        missing: listed videos that do not exist: "error", or "skip" to leave them out with a notice.
+        missing: listed videos that do not exist: "error", or "skip" to leave them out with a notice; with a manifest always.
 
     Raises:
         ValueError: on setup or use, a list that is needed and not given, or has no labels; val given beside
@@ -104,6 +113,9 @@ class VideoDataModule(pl.LightningDataModule):
         num_workers: int = 2,
         cache_short_side: int | None = None,
         decoder: str = "auto",
+        manifest: str | None = None,
+        unreadable: str = "error",
+        timeout_seconds: float = 300.0,
         val_fraction: float = 0.0,
         seed: int = 0,
         missing: str = "error",
@@ -116,9 +128,16 @@ class VideoDataModule(pl.LightningDataModule):
         check_decoder(decoder)
         self.save_hyperparameters()
         self.first_epoch = 0  # of a resumed run: its loader starts to draw before the trainer knows its epoch
+        self.left_out: dict[str, dict[str, str]] = {split: {} for split in SPLITS}  # reasons by path
         self._annotations: dict[str, Annotations] = {}
         self._datasets: dict[str, VideoDataset] = {}
         self._cache: dict[str, torch.Tensor] = {}
+
+    @cached_property
+    def manifest(self) -> Manifest | None:
+        """What a scan has found out about the videos."""
+        path = self.hparams["manifest"]
+        return None if path is None else Manifest(path)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -180,10 +199,7 @@ class VideoDataModule(pl.LightningDataModule):
             self.annotations("test")  # a mistake in it should not come out after days of training
         for split in STAGE_SPLITS.get(stage, SPLITS):
             if self._is_given(split):
-                dataset = self.dataset(split)
-                if self.hparams["num_workers"] > 0:
-                    # Filled before the workers start, the cache is one copy that all of them read.
-                    dataset.fill_cache()
+                self.dataset(split)
 
     def train_dataloader(self) -> DataLoader[ClipItem]:
         """Shuffled training clips; an incomplete last batch is left out, unless it is the only one."""
@@ -220,20 +236,25 @@ class VideoDataModule(pl.LightningDataModule):
         first = next(name for name in SPLITS if self.hparams[name] is not None)
         if class_names is None and split != first:
             class_names = self.class_names
-        missing = self.hparams["missing"]
+        missing = self.hparams["missing"] if self.manifest is None else "keep"
         annotations = read_annotations(source, root=self.hparams["root"], class_names=class_names, missing=missing)
         if not annotations.is_labelled:
             raise ValueError(f"{split}: {source} has no labels, so nothing can be learned from it or scored on it.")
         if annotations.num_missing:
             counts = f"{annotations.num_missing:,} of {len(annotations) + annotations.num_missing:,} listed videos"
             rank_zero_warn(f"{source}: {counts} do not exist and are left out: {named(annotations.missing)}.")
+        if self.manifest is not None:
+            annotations, self.left_out[split], notice = leave_out_bad(annotations, self.manifest)
+            if notice:
+                rank_zero_warn(f"{source}: {notice}")
         return annotations
 
     def _build_dataset(self, split: str) -> VideoDataset:
         hparams = self.hparams
         names = ("short_side", "crop_size", "flip", "color_jitter", "rand_augment", "decoder")
         settings = {name: hparams[name] for name in (*names, "rand_augment_magnitude")}
-        return VideoDataset(self.annotations(split), mode=split, cache=self._cache, **self.preprocessing(), **settings)
+        settings |= self.preprocessing() | {"manifest": self.manifest}
+        return VideoDataset(self.annotations(split), mode=split, cache=self._cache, **settings)
 
     def _epoch(self) -> int:
         return max(self.first_epoch, 0 if self.trainer is None else self.trainer.current_epoch)
@@ -242,13 +263,19 @@ class VideoDataModule(pl.LightningDataModule):
         self, dataset: VideoDataset, *, sampler: EpochSampler | ViewSampler | None = None, drop_last: bool = False
     ) -> DataLoader[ClipItem]:
         num_workers = self.hparams["num_workers"]
+        guarded = GuardedDataset(
+            dataset, seconds=self.hparams["timeout_seconds"], unreadable=self.hparams["unreadable"]
+        )
+        if num_workers > 0:
+            # Filled before the workers start, the cache is one copy that all of them read.
+            guarded.fill_cache()
         return DataLoader(
-            dataset,
+            guarded,
+            collate_fn=collate_clips,
             batch_size=self.hparams["batch_size"],
             sampler=sampler,
             drop_last=drop_last,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
-            timeout=LOADER_TIMEOUT_SECONDS if num_workers > 0 else 0,
             pin_memory=torch.cuda.is_available(),
         )

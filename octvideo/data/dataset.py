@@ -19,14 +19,19 @@ from octvideo.data.sampling import (
     stride_for_fps,
     uniform_clips,
 )
+from octvideo.data.scan.manifest import Manifest
 from octvideo.data.stream import ClipStream
 from octvideo.data.transforms import EvalTransform, TrainTransform
 
-__all__ = ["FRAME_ORDERS", "MODES", "UNKNOWN_LABEL", "ClipItem", "VideoDataset"]
+__all__ = ["FRAME_ORDERS", "MODES", "UNKNOWN_LABEL", "ClipItem", "VideoDataset", "VideoSamplingError"]
 
 MODES = ("train", "val", "test")
 FRAME_ORDERS = ("natural", "shuffled")
 UNKNOWN_LABEL = -1
+
+
+class VideoSamplingError(ValueError):
+    """A video from which the asked clip cannot be drawn: too short under "error", or without a frame rate."""
 
 
 class ClipItem(TypedDict):
@@ -61,6 +66,8 @@ class VideoDataset(Dataset[ClipItem]):
         cache: where cached videos are kept, to share them between data sets of one process; None is a new one.
         decoder: "pyav", "torchcodec" or "decord", each for the files in which its seeks are exact (PyAV reads the rest
             in sequence), or "auto", the fastest for each file; the pixels are the same, 10-bit files apart.
+        manifest: what a scan has found out about the videos, which then need no look before they are decoded; those
+            that are not in it, or have changed since, are looked at.
         short_side: (least, most) pixels of the short side in training.
         crop_size: pixels of the training crop, one number or (height, width).
         test_short_side: pixels of the short side in "val" and "test".
@@ -78,7 +85,8 @@ class VideoDataset(Dataset[ClipItem]):
         item["clip"]: float32 (C, num_frames, crop height, crop width).
 
     Raises:
-        ValueError: an argument out of its range. On access: a video too short under "error", or without a frame rate.
+        ValueError: an argument out of its range.
+        VideoSamplingError: on access, a video too short under "error", or without a frame rate.
         VideoDecodeError: on access, a video that cannot be read; the message names the file.
     """
 
@@ -97,6 +105,7 @@ class VideoDataset(Dataset[ClipItem]):
         cache_short_side: int | None = None,
         cache: MutableMapping[str, torch.Tensor] | None = None,
         decoder: str = "auto",
+        manifest: Manifest | None = None,
         short_side: int | Sequence[int] = (256, 320),
         crop_size: int | Sequence[int] = 224,
         test_short_side: int = 256,
@@ -120,8 +129,8 @@ class VideoDataset(Dataset[ClipItem]):
         self.num_frames, self.frame_stride, self.target_fps = num_frames, frame_stride, target_fps
         self.mode, self.short, self.frame_order = mode, short, frame_order
         self.num_clips, self.num_crops = (num_clips, num_crops) if mode == "test" else (1, 1)
-        self.cache_short_side, self.decoder = cache_short_side, decoder
-        self._cache: MutableMapping[str, torch.Tensor] = {} if cache is None else cache
+        self.cache_short_side, self.decoder, self.manifest = cache_short_side, decoder, manifest
+        self.cache: MutableMapping[str, torch.Tensor] = {} if cache is None else cache
         self._stream: tuple[tuple[int, int], ClipStream] | None = None
         self._train_transform = TrainTransform(
             short_side=short_side,
@@ -147,6 +156,12 @@ class VideoDataset(Dataset[ClipItem]):
     def num_views(self) -> int:
         """Items per video."""
         return self.num_clips * self.num_crops
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        """Shape of an item's clip: (C, T, H, W)."""
+        transform = self._train_transform if self.mode == "train" else self._eval_transform
+        return 3, self.num_frames, *transform.crop_size
 
     def __len__(self) -> int:
         """Number of items: videos x views."""
@@ -184,9 +199,9 @@ class VideoDataset(Dataset[ClipItem]):
     def _train_clip(self, path: str, indices: list[int]) -> torch.Tensor:
         if self.cache_short_side is not None:
             return self._train_transform(self._cached_video(path)[indices])
-        info = probe_video(path)
+        info = self._probe(path)
         crop = self._train_transform.draw_crop(info.height, info.width)
-        return self._train_transform.finish(decode_frames(path, indices, decoder=self.decoder, each=crop))
+        return self._train_transform.finish(decode_frames(path, indices, decoder=self.decoder, each=crop, info=info))
 
     def _eval_clip(self, index: int, indices: list[int]) -> torch.Tensor:
         video, view = divmod(index, self.num_views)
@@ -201,16 +216,19 @@ class VideoDataset(Dataset[ClipItem]):
         return self._eval_transform.finish([crops[place][crop] for place in indices])
 
     def _clip_stream(self, path: str) -> ClipStream:
-        info = probe_video(path)
+        info = self._probe(path)
         clips = [self._sample(info, clip) for clip in range(self.num_clips)]
-        return ClipStream(path, clips, self._eval_transform.crops, decoder=self.decoder)
+        return ClipStream(path, clips, self._eval_transform.crops, decoder=self.decoder, info=info)
+
+    def _probe(self, path: str) -> VideoInfo:
+        return (self.manifest and self.manifest.video_info(path)) or probe_video(path)
 
     def _frame_indices(self, path: str, index: int, clip: int) -> list[int]:
-        info = probe_video(path)
+        info = self._probe(path)
         try:
             indices = self._sample(info, clip)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise VideoSamplingError(f"{path}: {error}") from error
         if self.frame_order == "natural":
             return indices
         generator = None if self.mode == "train" else torch.Generator().manual_seed(index)
@@ -230,10 +248,14 @@ class VideoDataset(Dataset[ClipItem]):
         return float(torch.rand(())) if self.mode == "train" else (clip + 0.5) / self.num_clips
 
     def _cached_video(self, path: str) -> torch.Tensor:
-        if path not in self._cache:
-            everything = range(probe_video(path).num_frames)
-            self._cache[path] = decode_frames(path, everything, short_side=self.cache_short_side)
-        return self._cache[path]
+        if path not in self.cache:
+            self.cache[path] = self.decode_video(path)
+        return self.cache[path]
+
+    def decode_video(self, path: str) -> torch.Tensor:
+        """All frames of a video as the cache keeps them."""
+        info = self._probe(path)
+        return decode_frames(path, range(info.num_frames), short_side=self.cache_short_side, info=info)
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -7,16 +7,25 @@ these can be chosen for the files in which they are exact. All other files are r
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import av
 import torch
 from av.video.reformatter import VideoReformatter
 
-from octvideo.data.probe import WAY_OUT, VideoDecodeError, VideoInfo, frames_of, open_video, probe_video, video_stream
+from octvideo.data.probe import (
+    WAY_OUT,
+    VideoDecodeError,
+    VideoInfo,
+    numbered_frames,
+    open_error,
+    open_video,
+    probe_video,
+    video_stream,
+)
 
-__all__ = ["DECODERS", "check_decoder", "decode_frames", "iterate_frames"]
+__all__ = ["DECODERS", "check_decoder", "decode_frames", "iterate_frames", "seeks_exactly"]
 
 DECODERS = ("auto", "pyav", "torchcodec", "decord")
 # Up to so many frames it is cheaper to decode on to the next keyframe than to jump to it.
@@ -47,6 +56,7 @@ def decode_frames(
     short_side: int | None = None,
     decoder: str = "auto",
     each: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    info: VideoInfo | None = None,
 ) -> torch.Tensor:
     """Decode the named frames of a video in one call.
 
@@ -56,6 +66,7 @@ def decode_frames(
         short_side: resize while decoding so that the shorter side has this many pixels; None keeps the size.
         decoder: as in :func:`iterate_frames`.
         each: called on every frame as it comes, such as to keep a crop of it only; None keeps it as it is.
+        info: what is known of the file, as from a scan's manifest; None is :func:`probe_video`'s answer.
 
     Shape:
         uint8 RGB, (T, H, W, C) with T = len(indices); (T, ...) where ``each`` gives frames of another shape.
@@ -71,7 +82,8 @@ def decode_frames(
     for place, index in enumerate(indices):
         places.setdefault(index, []).append(place)
     clip = torch.empty(0)
-    for index, frame in zip(wanted, iterate_frames(path, wanted, short_side=short_side, decoder=decoder), strict=True):
+    frames = iterate_frames(path, wanted, short_side=short_side, decoder=decoder, info=info)
+    for index, frame in zip(wanted, frames, strict=True):
         frame = frame if each is None else each(frame)
         if index == wanted[0]:
             clip = torch.empty(len(indices), *frame.shape, dtype=frame.dtype)
@@ -82,7 +94,12 @@ def decode_frames(
 
 
 def iterate_frames(
-    path: str | os.PathLike[str], indices: Sequence[int], *, short_side: int | None = None, decoder: str = "auto"
+    path: str | os.PathLike[str],
+    indices: Sequence[int],
+    *,
+    short_side: int | None = None,
+    decoder: str = "auto",
+    info: VideoInfo | None = None,
 ) -> Iterator[torch.Tensor]:
     """The named frames of a video one after the other, each decoded when it is its turn.
 
@@ -92,6 +109,7 @@ def iterate_frames(
         short_side: as in :func:`decode_frames`; such frames are always PyAV's.
         decoder: "pyav", "torchcodec" or "decord", each for the files in which its seeks are exact (PyAV reads the rest
             in sequence), or "auto", the fastest for each file; the pixels are the same, 10-bit files apart.
+        info: as in :func:`decode_frames`.
 
     Shape:
         uint8 RGB, (H, W, C) each.
@@ -100,7 +118,7 @@ def iterate_frames(
         FileNotFoundError, ValueError, IndexError, VideoDecodeError: as :func:`decode_frames`.
     """
     check_decoder(decoder)
-    info = probe_video(path)
+    info = probe_video(path) if info is None else info
     name = os.fspath(path)
     _check_indices(name, indices, info.num_frames)
     chosen = "pyav" if short_side is not None else decoder
@@ -148,25 +166,28 @@ def _read(
 ) -> Iterator[torch.Tensor]:
     """Frames by the reader; what it does not give is read in sequence."""
     num_read = 0
-    for frame in reader(name, wanted, info, to_rgb) if reader else ():
-        yield frame
-        num_read += 1
-    if num_read < len(wanted):
-        yield from _read_in_sequence(name, wanted[num_read:], to_rgb)
+    try:
+        for frame in reader(name, wanted, info, to_rgb) if reader else ():
+            yield frame
+            num_read += 1
+        if num_read < len(wanted):
+            yield from _read_in_sequence(name, wanted[num_read:], info, to_rgb)
+    except av.error.FFmpegError as error:  # what was said of the file is no longer true
+        raise open_error(name, error) from error
 
 
-def _read_in_sequence(name: str, wanted: Sequence[int], to_rgb: _Converter) -> Iterator[torch.Tensor]:
+def _read_in_sequence(name: str, wanted: Sequence[int], info: VideoInfo, to_rgb: _Converter) -> Iterator[torch.Tensor]:
     """Frames by PyAV, read from the start; only the wanted ones are converted to RGB."""
     missing = iter(wanted)
     following = next(missing)
-    with open_video(name) as container:
-        for index, frame in enumerate(frames_of(container, video_stream(name, container))):
-            if index == following:
-                yield to_rgb(frame)
-                following = next(missing, -1)
-            if following < 0:
-                return
-    raise VideoDecodeError(f"{name}: frame {following} does not decode. {WAY_OUT}")
+    for number, frame in numbered_frames(name, info):
+        if number == following:
+            yield to_rgb(frame)
+            following = next(missing, -1)
+        if following < number:
+            break
+    if following >= 0:
+        raise VideoDecodeError(f"{name}: frame {following} does not decode. {WAY_OUT}")
 
 
 def _read_with_pyav(name: str, wanted: Sequence[int], info: VideoInfo, to_rgb: _Converter) -> Iterator[torch.Tensor]:
@@ -276,3 +297,12 @@ READERS: dict[str, Reader] = {
     "torchcodec": _read_with_torchcodec,
     "decord": _read_with_decord,
 }
+
+
+def seeks_exactly(name: str, info: VideoInfo, in_sequence: Mapping[int, "av.VideoFrame"]) -> bool:
+    """Whether PyAV reaches by seeking the frames that reading in sequence gave, by their numbers."""
+    numbers, to_rgb = sorted(in_sequence), _Converter(info, None)
+    sought = list(READERS["pyav"](name, numbers, info, to_rgb)) if numbers else []
+    return len(sought) == len(numbers) and all(
+        torch.equal(frame, to_rgb(in_sequence[number])) for frame, number in zip(sought, numbers, strict=True)
+    )

@@ -18,10 +18,13 @@ __all__ = [
     "WAY_OUT",
     "VideoDecodeError",
     "VideoInfo",
+    "compact",
     "forget_videos",
-    "frames_of",
+    "numbered_frames",
+    "open_error",
     "open_video",
     "probe_video",
+    "short_reason",
     "video_stream",
 ]
 
@@ -33,6 +36,8 @@ FRAME_PER_PACKET_CODECS = frozenset({"h264", "hevc", "vp9", "libdav1d", "av1", "
 # decord counts frames on from the keyframe that it lands on, and does it right in these.
 DECORD_CODECS = frozenset({"h264", "vp9"})
 PROBE_CACHE_SIZE = 100_000
+# Headers of files with a variable rate may name any rate: from this share of difference on the frames' times count.
+RATE_TOLERANCE = 0.1
 WAY_OUT = "Re-encode the file (ffmpeg -i FILE -c:v libx264 NEW.mp4) or take it off the list."
 
 
@@ -101,6 +106,8 @@ def video_stream(name: str, container: "av.container.InputContainer") -> "av.Vid
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream):
         raise VideoDecodeError(f"{name}: holds no video stream. {WAY_OUT}")
+    if stream.codec_context is None:
+        raise VideoDecodeError(f"{name}: its video is in a codec that FFmpeg does not know. {WAY_OUT}")
     # One thread: the parallelism is in the loader's workers.
     stream.thread_type = "NONE"
     stream.codec_context.thread_count = 1
@@ -115,6 +122,19 @@ def frames_of(container: "av.container.InputContainer", stream: "av.VideoStream"
         return
 
 
+def numbered_frames(name: str, info: VideoInfo) -> Iterator[tuple[int, "av.VideoFrame"]]:
+    """Frames in sequence, up to the first place that is broken, each with its number.
+
+    The number follows from a frame's time where times are known: decoders leave some broken frames out without a word.
+    """
+    numbers: dict[int | None, int] = {time: number for number, time in enumerate(info.times)}
+    with open_video(name) as container:
+        for count, frame in enumerate(frames_of(container, video_stream(name, container))):
+            number = numbers.get(frame.pts) if info.times else count
+            if number is not None:
+                yield number, frame
+
+
 @lru_cache(maxsize=PROBE_CACHE_SIZE)
 def _probe(name: str, mtime_ns: int, num_bytes: int) -> VideoInfo:
     """probe_video for one state of the file; time and size are there as parts of the cache's key."""
@@ -124,11 +144,18 @@ def _probe(name: str, mtime_ns: int, num_bytes: int) -> VideoInfo:
         with open_video(name) as container:
             return _inspect(name, container)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoDecodeError(f"{name}: cannot be opened as a video ({_reason(error)}). {WAY_OUT}") from error
+        raise open_error(name, error) from error
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).splitlines()[0] or type(error).__name__
+def short_reason(error: Exception, name: str) -> str:
+    """What an error says of a video, without the video's name and the way out."""
+    return " ".join(str(error).split()).removeprefix(f"{name}: ").removesuffix(WAY_OUT).strip() or type(error).__name__
+
+
+def open_error(name: str, error: Exception) -> VideoDecodeError:
+    """The one error for all that FFmpeg says of a file that it cannot open."""
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0] or type(error).__name__
+    return VideoDecodeError(f"{name}: cannot be opened as a video ({reason}). {WAY_OUT}")
 
 
 def _inspect(name: str, container: "av.container.InputContainer") -> VideoInfo:
@@ -148,23 +175,40 @@ def _inspect(name: str, container: "av.container.InputContainer") -> VideoInfo:
     height, width = (first.width, first.height) if rotation % 180 else (first.height, first.width)
     fps = float(stream.average_rate or stream.guessed_rate or 0)
     info = VideoInfo(num_frames, fps, height, width, codec, rotation)
-    return _with_seekers(info, packets) if are_timed and num_frames == len(packets) else info
+    if not are_timed or num_frames != len(packets):
+        return info
+    return _with_seekers(info, packets, float(stream.time_base or 0))
 
 
-def _with_seekers(info: VideoInfo, packets: Sequence["_Packet"]) -> VideoInfo:
+def _with_seekers(info: VideoInfo, packets: Sequence["_Packet"], time_base: float) -> VideoInfo:
     """The same with times and keyframes, and with the decoders that reach every frame by them."""
     times = sorted(packet.time for packet in packets)
     place = {time: index for index, time in enumerate(times)}
     keyframes = sorted(place[packet.time] for packet in packets if packet.is_keyframe)
     seekers = ["pyav"]
-    if info.rotation_degrees == 0:
+    # In mp4 files without an edit list, frames are decoded well before they are shown, and the others' seeks confuse
+    # the two times. (With one, the first time of decoding is below 0.)
+    if info.rotation_degrees == 0 and not 0 <= packets[0].decode_time < packets[0].time:
         seekers.append("torchcodec")
         if info.codec in DECORD_CODECS and _are_closed(packets):
             seekers.append("decord")
-    return replace(info, seekers=tuple(seekers), times=_compact(times), keyframes=_compact(keyframes))
+    return replace(
+        info,
+        fps=_rate(info.fps, times, time_base),
+        seekers=tuple(seekers),
+        times=compact(times),
+        keyframes=compact(keyframes),
+    )
 
 
-def _compact(numbers: Sequence[int]) -> Sequence[int]:
+def _rate(header_fps: float, times: Sequence[int], time_base: float) -> float:
+    """The header's rate, or that of the frames' times where the two differ by much."""
+    seconds = (times[-1] - times[0]) * time_base
+    fps = (len(times) - 1) / seconds if seconds > 0 else header_fps
+    return fps if abs(fps - header_fps) > RATE_TOLERANCE * fps else header_fps
+
+
+def compact(numbers: Sequence[int]) -> Sequence[int]:
     """The same numbers in little memory: thousands of probes are kept."""
     step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
     steady = range(numbers[0], numbers[0] + step * len(numbers), step)
@@ -175,6 +219,7 @@ class _Packet(NamedTuple):
     """What the index needs to know of a packet."""
 
     time: int
+    decode_time: int
     is_keyframe: bool
     is_plain: bool
 
@@ -189,7 +234,8 @@ class _Packet(NamedTuple):
         is_plain = time is not None and not packet.is_discard
         if is_plain and packet.is_keyframe and nal_length_size is not None:
             is_plain = _starts_afresh(bytes(packet), nal_length_size)
-        return cls(time or 0, bool(packet.is_keyframe), is_plain)
+        decode_time = time if packet.dts is None else packet.dts
+        return cls(time or 0, decode_time or 0, bool(packet.is_keyframe), is_plain)
 
 
 def _nal_length_size(extradata: bytes | None) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from octvideo.data.decode import iterate_frames
+from octvideo.data.probe import VideoInfo
 
 __all__ = ["ClipStream"]
 
@@ -17,6 +18,7 @@ class ClipStream:
         clips: frame numbers of each clip.
         each: what becomes of a frame; only its result is kept.
         decoder: as in :func:`iterate_frames`.
+        info: as in :func:`iterate_frames`.
 
     Raises:
         VideoDecodeError: the file cannot be read.
@@ -29,8 +31,9 @@ class ClipStream:
         each: Callable[[torch.Tensor], Sequence[torch.Tensor]],
         *,
         decoder: str = "auto",
+        info: VideoInfo | None = None,
     ) -> None:
-        self.path, self.each, self.decoder = path, each, decoder
+        self.path, self.each, self.decoder, self.info = path, each, decoder, info
         self._clips = [sorted(set(clip)) for clip in clips]
         self._last_use = {index: number for number, clip in enumerate(self._clips) for index in clip}
         self._number: int | None = None
@@ -52,5 +55,6 @@ class ClipStream:
 
     def _start(self, number: int) -> None:
         wanted = sorted({index for clip in self._clips[number:] for index in clip})
-        self._frames = zip(wanted, iterate_frames(self.path, wanted, decoder=self.decoder), strict=True)
+        frames = iterate_frames(self.path, wanted, decoder=self.decoder, info=self.info)
+        self._frames = zip(wanted, frames, strict=True)
         self._reached, self._kept = -1, {}

@@ -1,5 +1,7 @@
 """Scores of whole videos: softmax averaged over each video's views, every view counted once on any number of ranks."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -144,8 +146,9 @@ class VideoScores(Metric):
     """Collect the softmax of single views and reduce it to scores of whole videos, also across ranks.
 
     Every (video, view) counts once, whatever a sampler repeats to fill its shards, and ranks may hold different
-    numbers of views or none. The state holds every view's scores until compute: N views * K classes * 4 bytes, 0.95 GB
-    for the 20 thousand validation videos of Kinetics-400 at 30 views.
+    numbers of views or none. A video of which a view cannot be read is left out as a whole. The state holds every
+    view's scores until compute: N views * K classes * 4 bytes, 0.95 GB for the 20 thousand validation videos of
+    Kinetics-400 at 30 views.
 
     Args:
         num_classes: classes K.
@@ -171,6 +174,7 @@ class VideoScores(Metric):
     labels: list[Tensor]
     videos: list[Tensor]
     views: list[Tensor]
+    left_out: list[Tensor]
 
     def __init__(self, num_classes: int, num_videos: int | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -180,7 +184,7 @@ class VideoScores(Metric):
             raise ValueError(f"num_videos should be at least 1, got {num_videos}. Pass None where it is not known.")
         self.num_classes = num_classes
         self.num_videos = num_videos
-        for name in ("probs", "labels", "videos", "views"):
+        for name in ("probs", "labels", "videos", "views", "left_out"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, probs: Tensor, label: Tensor, video: Tensor, view: Tensor) -> None:
@@ -207,6 +211,12 @@ class VideoScores(Metric):
         self.videos.append(video.detach().long())
         self.views.append(view.detach().long())
 
+    def leave_out(self, videos: Iterable[int]) -> None:
+        """Leave videos out of the scores, whatever views of them are added: one that cannot be read, for example."""
+        indices = torch.tensor(list(videos), dtype=torch.long, device=self.device)
+        if len(indices):
+            self.left_out.append(indices)
+
     def sync(self, *args, **kwargs) -> None:
         """Gather the views of all ranks."""
         # torchmetrics stands in a 1-D float tensor for a rank without items, which has neither these states' axes nor
@@ -218,15 +228,22 @@ class VideoScores(Metric):
         """Scores of all videos seen since the last reset.
 
         Raises:
-            ValueError: no view was added, or one video came with two labels.
+            ValueError: no view was added, all videos were left out, or one video came with two labels.
         """
         self._fill_empty()
-        states = (dim_zero_cat(x) for x in (self.probs, self.labels, self.videos, self.views))
-        results = combine_views(*states)
+        probs, labels, videos, views, left_out = (
+            dim_zero_cat(x) for x in (self.probs, self.labels, self.videos, self.views, self.left_out)
+        )
+        kept = ~torch.isin(videos, left_out)
+        if len(left_out) and not kept.any():
+            raise ValueError(f"no video could be scored: all {len(left_out.unique())} were left out as unreadable.")
+        results = combine_views(probs[kept], labels[kept], videos[kept], views[kept])
         results.num_expected = self.num_videos
         return results
 
     def _fill_empty(self) -> None:
+        if isinstance(self.left_out, list) and not self.left_out:
+            self.left_out.append(torch.zeros(0, dtype=torch.long, device=self.device))
         if isinstance(self.probs, list) and not self.probs:
             self.probs.append(torch.zeros(0, self.num_classes, device=self.device))
             for state in (self.labels, self.videos, self.views):

@@ -5,8 +5,11 @@ from octvideo.training.classifier import VideoClassifier
 from octvideo.training.fit import best_checkpoint, build_trainer, fit, last_checkpoint
 from octvideo.training.recompute import checkpoint_activations
 from octvideo.training.schedule import build_optimizer, parameter_groups, warmup_cosine
+from octvideo.training.unreadable import UNREADABLE, UnreadableClips
 
 __all__ = [
+    "UNREADABLE",
+    "UnreadableClips",
     "VideoClassifier",
     "best_checkpoint",
     "build_optimizer",

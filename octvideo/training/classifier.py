@@ -108,18 +108,28 @@ class VideoClassifier(pl.LightningModule):
             clips = clips.contiguous(memory_format=torch.channels_last_3d)
         return self.network(clips)
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         clips, labels = batch["clip"], batch["label"]
-        if self.mixers:
+        if self.mixers and len(clips):
             mixer = self.mixers[int(torch.randint(len(self.mixers), ()))]
             clips, labels = mixer(clips, labels)
-        loss = F.cross_entropy(self(clips).float(), labels, label_smoothing=self.hparams["label_smoothing"])
+        loss = self._loss(clips, labels) if len(clips) else self._no_loss()
         self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(clips))
         return loss
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def _loss(self, clips: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(self(clips).float(), labels, label_smoothing=self.hparams["label_smoothing"])
+
+    def _no_loss(self) -> Tensor:
+        """0 as the loss of a batch of which no clip could be read.
+
+        Every parameter gets a gradient of zeros: the ranks of data-parallel training wait for each other's gradients.
+        """
+        return torch.stack([(p * 0).sum() for p in self.parameters() if p.requires_grad]).sum()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         logits = self._score(batch, self.val_scores)
-        loss = F.cross_entropy(logits, batch["label"])
+        loss = F.cross_entropy(logits, batch["label"]) if len(logits) else logits.sum()
         self.log("val_loss", loss, on_epoch=True, sync_dist=True, batch_size=len(logits))
 
     def on_validation_epoch_end(self) -> None:
@@ -127,7 +137,7 @@ class VideoClassifier(pl.LightningModule):
         self.val_scores.reset()
         self.log("val_top1_percent", top1, prog_bar=True)  # equal on all ranks: the scores were gathered
 
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._score(batch, self.test_scores)
 
     def on_test_epoch_end(self) -> None:
@@ -143,7 +153,11 @@ class VideoClassifier(pl.LightningModule):
         schedule = cosine_schedule(optimizer, total, min(warmup, total), hparams["warmup_start"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _score(self, batch: dict[str, Tensor], scores: VideoScores) -> Tensor:
+    def _score(self, batch: dict[str, Any], scores: VideoScores) -> Tensor:
+        """(N, K) logits of the clips that could be read."""
+        scores.leave_out(clip.video for clip in batch.get("unreadable", ()))
+        if not len(batch["clip"]):
+            return batch["clip"].new_empty(0, len(self.hparams["class_names"]))
         logits = self(batch["clip"]).float()
         scores.update(logits.softmax(dim=-1), batch["label"], batch["video"], batch["view"])
         return logits

@@ -11,10 +11,11 @@ from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelChec
 from pytorch_lightning.callbacks.weight_averaging import EMAWeightAveraging
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from octvideo.data import VideoDataModule
+from octvideo.data import UnreadableLog, VideoDataModule
 from octvideo.training.checkpoints import read_checkpoint
 from octvideo.training.classifier import VideoClassifier
 from octvideo.training.progress import LineProgress
+from octvideo.training.unreadable import UNREADABLE, UnreadableClips
 
 CHECKPOINTS = "checkpoints"
 
@@ -43,7 +44,8 @@ def build_trainer(
     """Make the Lightning trainer of a run.
 
     Args:
-        output: the run's folder: metrics.csv, TensorBoard events, checkpoints/.
+        output: the run's folder: metrics.csv, TensorBoard events, checkpoints/, and unreadable.csv for clips that are
+            left out.
         seed: of the run.
         ema_decay: decay of a moving average of the weights, which is validated, saved and tested; 0 is off.
         progress: a live bar (True), or one line per epoch.
@@ -54,6 +56,7 @@ def build_trainer(
         raise ValueError(f"ema_decay must be at least 0 and below 1; got {ema_decay}")
     output = Path(output)
     callbacks: list[Callback] = [EpochSeed(seed), LearningRateMonitor("epoch")]
+    callbacks.append(UnreadableClips(UnreadableLog(output / UNREADABLE)))
     callbacks.append(RichProgressBar() if progress else LineProgress())
     if ema_decay:
         callbacks.append(EMAWeightAveraging(decay=ema_decay))

@@ -33,6 +33,8 @@ class LineProgress(ProgressBar):
             return
         names = ("train_loss", "val_loss", "val_top1_percent")
         values = [f"{n} {float(trainer.callback_metrics[n]):.3f}" for n in names if n in trainer.callback_metrics]
+        if "unreadable" in trainer.callback_metrics:
+            values.append(f"unreadable {int(trainer.callback_metrics['unreadable'])}")
         seconds = time.monotonic() - self._start
         print(
             ", ".join([f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", *values, f"{seconds:.0f} s"]),

@@ -190,9 +190,10 @@ def test_predict_names_classes_and_reports_what_it_cannot_read(two_classes, trai
     assert code == 1
     assert {"dark", "bright"} == {line.split()[-1] for line in out.splitlines()[1:]}
     assert sum(float(line.split()[0]) for line in out.splitlines()[1:]) == pytest.approx(100, abs=0.2)
-    assert len(err.splitlines()) == 2
+    assert len(err.splitlines()) == 3
     assert "broken.mp4" in err
     assert "missing.mp4 not found" in err
+    assert err.splitlines()[-1] == "2 of 3 videos could not be read"
 
 
 def test_analyze_prints_the_published_costs(capsys):
@@ -334,7 +335,7 @@ def test_usage_and_version(capsys):
         (["analyze", "--output", "x"], "output is 'x', but one network's table is only printed: add --paper"),
         (["report", "nowhere.json"], "nowhere.json not found"),
         (["sweep", "--config", "nowhere.yaml"], "config nowhere.yaml not found"),
-        (["data"], "takes the action synthesize; got ''"),
+        (["data"], "takes one of the actions synthesize, scan; got ''"),
     ],
 )
 def test_mistakes_are_one_line_and_no_traceback(given, message, capsys, tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """Videos whose frames say which frame they are: frame i is painted with the bits of i."""
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -9,16 +11,18 @@ import pytest
 import torch
 
 HEIGHT, WIDTH, NUM_BITS = 48, 64, 8
-BLOCK_HEIGHT, BLOCK_WIDTH = 24, 16  # two rows of four blocks, the lowest bit first; coarse enough for any codec
 
 
-def paint(index: int) -> np.ndarray:
-    """RGB frame that shows the bits of index as black and white blocks."""
-    frame = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+def paint(index: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """RGB frame that shows the bits of index as black and white blocks: two rows of four, the lowest bit first."""
+    frame = np.zeros((height, width, 3), dtype=np.uint8)
     for bit in range(NUM_BITS):
-        row, column = divmod(bit, 4)
-        top, left = row * BLOCK_HEIGHT, column * BLOCK_WIDTH
-        frame[top : top + BLOCK_HEIGHT, left : left + BLOCK_WIDTH] = 255 * (index >> bit & 1)
+        row, column = divmod(bit, 4)  # blocks that are coarse enough for any codec
+        down, right = (
+            slice(row * height // 2, (row + 1) * height // 2),
+            slice(column * width // 4, (column + 1) * width // 4),
+        )
+        frame[down, right] = 255 * (index >> bit & 1)
     return frame
 
 
@@ -44,18 +48,37 @@ def write_painted(
     gop_size: int = 12,
     fps: int = 25,
     container_options: dict[str, str] | None = None,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+    pix_fmt: str = "yuv420p",
+    times_ms: Sequence[int] | None = None,
 ) -> Path:
-    """Write a video of painted frames 0 .. num_frames - 1."""
+    """Write a video of painted frames 0 .. num_frames - 1, at a constant rate or at times in milliseconds."""
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps, options=options or {})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.height, stream.width = size
+        stream.pix_fmt = pix_fmt
         stream.codec_context.gop_size = gop_size
         stream.codec_context.max_b_frames = max_b_frames
         stream.codec_context.thread_count = 1
+        if times_ms is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
         for index in range(num_frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(paint(index), format="rgb24")))
+            frame = av.VideoFrame.from_ndarray(paint(index, *size), format="rgb24")
+            if times_ms is not None:
+                frame.pts, frame.time_base = times_ms[index], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def set_rotation(path: Path, degrees: int) -> None:
+    """Make a player turn an mp4 or mov clockwise: the matrix in its track header (ISO 14496-12, 8.3.2)."""
+    content = bytearray(path.read_bytes())
+    cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    matrix = struct.pack(">9i", cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30)
+    start = content.index(b"tkhd") + 4 + 40
+    content[start : start + len(matrix)] = matrix
+    path.write_bytes(content)
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +91,12 @@ def painted_writer() -> Callable[..., Path]:
 def painted_reader() -> Callable[[torch.Tensor], list[int]]:
     """read_painted."""
     return read_painted
+
+
+@pytest.fixture(scope="session")
+def rotate_video() -> Callable[[Path, int], None]:
+    """set_rotation."""
+    return set_rotation
 
 
 @pytest.fixture(scope="session")

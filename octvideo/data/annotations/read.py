@@ -18,7 +18,7 @@ from octvideo.data.annotations.rows import Rows, named
 
 __all__ = ["read_annotations"]
 
-MISSING = ("error", "skip")
+MISSING = ("error", "skip", "keep")
 
 
 def read_annotations(
@@ -57,8 +57,8 @@ def read_annotations(
             nine tenths of the classes of its data set's list above, and no others, takes that list. Labels are
             matched to the names first, as they are or with underscores for spaces; labels that are not names but
             whole numbers are positions in them.
-        missing: what becomes of listed videos that do not exist: "error", or "skip" to leave them out, named in
-            ``Annotations.missing``.
+        missing: what becomes of listed videos that do not exist: "error", "skip" to leave them out, named in
+            ``Annotations.missing``, or "keep" to list them all the same.
 
     Raises:
         FileNotFoundError: the source, the file of class names or a listed video does not exist; under "skip", none of
@@ -77,6 +77,8 @@ def read_annotations(
     names = resolve_class_names(rows, class_names)
     labels = label_indices(rows, names)
     paths, present = find_videos(rows, folder) if rows.find_by_name else _existing(rows.names.packed())
+    if missing == "keep":
+        return Annotations(VideoRecords(_listed(rows, paths, present, folder), labels), names)
     absent = rows.names.packed().take(np.flatnonzero(~present))
     if absent and (missing == "error" or len(absent) == len(rows)):
         raise FileNotFoundError(_why_missing(rows, absent, folder))
@@ -107,6 +109,16 @@ def _existing(paths: PackedStrings) -> tuple[PackedStrings, np.ndarray]:
     """The paths that are files, and for each path whether it is."""
     present = is_present(paths)
     return (paths if present.all() else paths.take(np.flatnonzero(present))), present
+
+
+def _listed(rows: Rows, paths: PackedStrings, present: np.ndarray, folder: str) -> PackedStrings:
+    """Path of every row; of a video that is looked for by name and not there, its name below the folder."""
+    if not rows.find_by_name:
+        return rows.names.packed()
+    found, names = iter(paths), rows.names.packed()
+    return PackedStrings(
+        next(found) if there else os.path.join(folder, name) for there, name in zip(present, names, strict=True)
+    )
 
 
 def _why_missing(rows: Rows, absent: PackedStrings, folder: str) -> str:

@@ -1,0 +1,123 @@
+"""A data set whose items are made in a process that can be killed, and whose failures are errors or counted skips."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from octvideo.data.dataset import ClipItem, VideoDataset, VideoSamplingError
+from octvideo.data.probe import WAY_OUT, VideoDecodeError, short_reason
+from octvideo.data.unreadable import UNREADABLE_POLICIES, UnreadableClip
+from octvideo.data.watchdog import ProcessDiedError, TimedOutError, TimedProcess
+
+__all__ = ["GuardedDataset"]
+
+UNREADABLE_ERRORS = (VideoDecodeError, VideoSamplingError, OSError)
+
+
+class GuardedDataset(Dataset[Any]):
+    """The items of a data set of videos, with a time limit and a policy for those that cannot be made.
+
+    Each process that asks for items (a loader's worker, or the main one) has a child that decodes for it. A decode
+    that is stuck, whatever it does, or that takes its process down is ended with the child; the file is named in a
+    :class:`VideoDecodeError`, and not tried again by this process. Clips come back through shared memory, which costs
+    about a millisecond for 8 frames of 224 x 224.
+
+    Args:
+        dataset: whose items are made.
+        seconds: time limit of an item; 0 makes items in the asking process, without a limit, as it always is where
+            whole videos are kept in memory.
+        unreadable: "error", or "skip" to give an :class:`UnreadableClip` in place of an item that cannot be made.
+
+    Raises:
+        ValueError: an unknown policy, or seconds below 0.
+    """
+
+    def __init__(self, dataset: VideoDataset, *, seconds: float = 300.0, unreadable: str = "error") -> None:
+        if unreadable not in UNREADABLE_POLICIES:
+            raise ValueError(f"unreadable should be one of {', '.join(UNREADABLE_POLICIES)}, but it is {unreadable!r}.")
+        if seconds < 0:
+            raise ValueError(f"seconds should be at least 0, which sets no limit, but it is {seconds:g}.")
+        self.dataset, self.seconds, self.unreadable = dataset, seconds, unreadable
+        self._failed: dict[str, str] = {}
+        self._child: tuple[int, TimedProcess] | None = None
+        self._clip = torch.empty(0)
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self.dataset)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> Any:
+        """One item; under "skip" an :class:`UnreadableClip` where it cannot be made."""
+        video, view = divmod(index if isinstance(index, int) else index[0], self.dataset.num_views)
+        path = self.dataset.annotations.records[video].path
+        try:
+            return self._item(index, path)
+        except UNREADABLE_ERRORS as error:
+            if self.unreadable == "error":
+                raise
+            return UnreadableClip(video, view, path, short_reason(error, path))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the child: spawned workers start their own."""
+        return self.__dict__ | {"_child": None, "_clip": torch.empty(0)}
+
+    def fill_cache(self) -> None:
+        """Decode every video into the data set's cache, where it has one, so that loader workers share it."""
+        for record in self.dataset.annotations.records if self.dataset.cache_short_side is not None else ():
+            try:
+                self._fill(record.path)
+            except UNREADABLE_ERRORS:
+                if self.unreadable == "error":
+                    raise
+
+    def _item(self, index: int | tuple[int, int], path: str) -> ClipItem:
+        if self.dataset.cache_short_side is not None:
+            self._fill(path)
+            return self.dataset[index]
+        if not self.seconds:
+            return self.dataset[index]
+        item = self._ask(index, path)
+        item["clip"] = self._clip.clone()
+        return item
+
+    def _fill(self, path: str) -> None:
+        cache = self.dataset.cache
+        if path not in cache:
+            cache[path] = torch.from_numpy(self._ask(path, path)) if self.seconds else self.dataset.decode_video(path)
+
+    def _ask(self, request: Any, path: str) -> Any:
+        """The answer of this process's child.
+
+        Raises:
+            VideoDecodeError: the request took too long, or ended the child.
+        """
+        if path in self._failed:
+            raise VideoDecodeError(self._failed[path])
+        if self._child is None or self._child[0] != os.getpid():
+            shape = self.dataset.clip_shape
+            memory = mmap.mmap(-1, math.prod(shape) * torch.float32.itemsize)  # shared with what is forked from here
+            self._clip = torch.frombuffer(memory, dtype=torch.float32).view(shape)
+            self._child = os.getpid(), TimedProcess(partial(_answer, self.dataset, self._clip), self.seconds)
+        try:
+            return self._child[1].ask(request)
+        except TimedOutError as error:
+            self._failed[path] = f"{path}: decoding {error}. Give it more time (timeout_seconds). {WAY_OUT}"
+        except ProcessDiedError as error:
+            self._failed[path] = f"{path}: the process that decoded it {error}. {WAY_OUT}"
+        raise VideoDecodeError(self._failed[path])
+
+
+def _answer(dataset: VideoDataset, clip: torch.Tensor, request: Any) -> Any:
+    """In the child: the frames of a path, or an item whose clip is put into shared memory."""
+    if isinstance(request, str):
+        return dataset.decode_video(request).numpy()
+    item = dataset[request]
+    clip.copy_(item["clip"])
+    return {**item, "clip": None}

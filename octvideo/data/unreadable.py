@@ -1,0 +1,104 @@
+"""Clips that could not be read: what stands for them in a batch, and the list of them on disk."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import default_collate
+
+__all__ = ["UNREADABLE_POLICIES", "UnreadableClip", "UnreadableLog", "collate_clips"]
+
+UNREADABLE_POLICIES = ("error", "skip")
+"""What a clip that cannot be read becomes: an error, or one clip less in its batch, counted and listed."""
+
+
+class UnreadableClip(NamedTuple):
+    """Stands for an item that could not be made.
+
+    Args:
+        video: index of the video in its list.
+        view: number of the clip and crop.
+        path: file.
+        reason: why it cannot be read.
+    """
+
+    video: int
+    view: int
+    path: str
+    reason: str
+
+
+def collate_clips(items: Sequence[Any]) -> dict[str, Any]:
+    """A batch of the clips that could be read, as torch makes it; the others are listed under "unreadable".
+
+    Where none could be read, every tensor is empty: the batch has no clips, and still counts as one.
+    """
+    unreadable = [item for item in items if isinstance(item, UnreadableClip)]
+    clips = [item for item in items if not isinstance(item, UnreadableClip)]
+    if clips:
+        return {**default_collate(clips), "unreadable": unreadable}
+    none = torch.empty(0, dtype=torch.long)
+    return {"clip": torch.empty(0), "label": none, "video": none, "view": none, "unreadable": unreadable}
+
+
+class UnreadableLog:
+    """A CSV file of clips that were left out: split, epoch, path, reason.
+
+    A video has one line for each epoch (and one in all outside training) that it was left out of. Lines are appended as
+    clips fail, so that none is lost in a crash; several processes may append to one file.
+
+    Args:
+        path: file to append to; None keeps the list in memory only.
+    """
+
+    HEADER = ("split", "epoch", "path", "reason")
+
+    def __init__(self, path: str | os.PathLike[str] | None) -> None:
+        self.path = None if path is None else Path(path)
+        self.rows: dict[tuple[str, str, str], str] = {}
+        self.reload()
+
+    def __len__(self) -> int:
+        """Clips (in training) and videos (else) that were left out."""
+        return len(self.rows)
+
+    def videos(self, split: str) -> dict[str, str]:
+        """The videos of a split that were left out at least once, and why."""
+        return {path: reason for (one, _, path), reason in self.rows.items() if one == split}
+
+    def add(self, split: str, epoch: int | None, clips: Iterable[tuple[str, str]]) -> None:
+        """Add (path, reason) pairs; those that are there already change nothing."""
+        for path, reason in clips:
+            key = (split, "" if epoch is None else str(epoch), path)
+            if key not in self.rows:
+                self.rows[key] = reason
+                self._append((*key, reason))
+
+    def _append(self, row: Sequence[str]) -> None:
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "ab", buffering=0) as file:
+            # One call for each line: lines of other processes come before or after it, never within.
+            file.write(_line(row) if file.tell() else _line(self.HEADER) + _line(row))
+
+    def reload(self) -> None:
+        """Take up what other processes, or a run before this one, have appended to the file."""
+        if self.path is None or not self.path.is_file():
+            return
+        whole, _, _ = self.path.read_bytes().rpartition(b"\n")  # a line that was cut short does not count
+        for row in csv.reader(io.StringIO(whole.decode("utf-8", errors="surrogateescape"), newline="")):
+            if len(row) == len(self.HEADER) and row != list(self.HEADER):
+                self.rows.setdefault((row[0], row[1], row[2]), row[3])
+
+
+def _line(row: Sequence[str]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerow(row)  # which puts names with either character between quotes
+    return (text.getvalue()[:-2] + "\n").encode("utf-8", errors="surrogateescape")

@@ -1,0 +1,65 @@
+"""Clips that could not be read and were left out: counted, listed on disk, shown beside the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from octvideo.data import UnreadableLog, VideoDecodeError
+
+UNREADABLE = "unreadable.csv"
+
+
+class UnreadableClips(Callback):
+    """Enters the clips that batches lack into a log, and shows how many there are.
+
+    Args:
+        log: where they are entered.
+
+    Raises:
+        VideoDecodeError: at the end of a training epoch of which no clip could be read.
+    """
+
+    def __init__(self, log: UnreadableLog) -> None:
+        self.unreadable = log
+        self.num_read = self.num_left_out = 0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.num_read = self.num_left_out = 0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._enter("train", trainer.current_epoch, batch)
+        self.num_read += len(batch["label"])
+        self.num_left_out += len(batch.get("unreadable", ()))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if len(self.unreadable):
+            pl_module.log("unreadable", float(len(self.unreadable)), prog_bar=True, on_step=True, batch_size=1)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.unreadable.reload()  # what other processes have entered
+        if self.num_left_out and not self.num_read:
+            path, reason = next(reversed(self.unreadable.videos("train").items()))
+            raise VideoDecodeError(
+                f"none of the {self.num_left_out:,} clips of epoch {trainer.current_epoch + 1} could be read, such as "
+                f"{path}: {reason}. All are listed in {self.unreadable.path}."
+            )
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._enter("val", trainer.current_epoch, batch)
+
+    def on_test_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._enter("test", None, batch)
+
+    def _enter(self, split: str, epoch: int | None, batch: Any) -> None:
+        self.unreadable.add(split, epoch, ((clip.path, clip.reason) for clip in batch.get("unreadable", ())))
