@@ -77,7 +77,7 @@ class VideoDataModule(pl.LightningDataModule):
         timeout_seconds: limit for making a clip, after which its video counts as unreadable; 0 sets none.
         val_fraction: part of train that is held out, class by class, where val is None.
         seed: of that choice, and of what each training epoch draws.
-        missing: listed videos that do not exist: "error", or "skip" to leave them out with a notice; with a manifest always.
+        missing: listed videos that do not exist: "error", or "skip" to leave them out with a notice, as a manifest does
 
     Raises:
         ValueError: on setup or use, a list that is needed and not given, or has no labels; val given beside

@@ -45,7 +45,7 @@ def test_missing_videos_are_one_error_or_left_out(some_missing):
     assert [os.path.relpath(path, some_missing) for path in annotations.missing] == [
         "bend/0.mp4", "wave/5.mp4", "bend/10.mp4", "wave/15.mp4"
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="missing should be one of error, skip, but it is 'ignore'"):
+    with pytest.raises(ValueError, match="missing should be one of error, skip, keep, but it is 'ignore'"):
         read_annotations(source, missing="ignore")
 
 
@@ -147,3 +147,10 @@ def test_long_searches_say_how_far_they_are(some_missing, monkeypatch, capsys):
     (some_missing / "1_000000_000010.mp4").touch()
     read_annotations(some_missing / "train.csv")
     assert f"octvideo: looking for videos below {some_missing}: 17 files, 0 s" in capsys.readouterr().err
+
+
+def test_missing_videos_are_kept_for_a_scan(some_missing):
+    source = some_missing / "list.txt"
+    kept, skipped = (read_annotations(source, missing=missing) for missing in ("keep", "skip"))
+    assert len(kept) == len(skipped) + len(skipped.missing)
+    assert {record.path for record in kept.records} == {r.path for r in skipped.records} | set(skipped.missing)
