@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.utils.data import Sampler
 
-__all__ = ["EpochSampler", "ViewSampler"]
+__all__ = ["EpochSampler"]
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -34,35 +34,3 @@ class EpochSampler(Sampler[tuple[int, int]]):
         order = torch.randperm(self.length, generator=generator).tolist()
         seeds = torch.randint(2**62, (self.length,), generator=generator).tolist()
         return iter(zip(order, seeds, strict=True))
-
-
-class ViewSampler(Sampler[int]):
-    """All views of all videos, ordered so that the views of a video come to one loader worker, which decodes it once.
-
-    Batch i of a loader is made by worker i % num_workers: each worker gets videos of its own, but for the last batches.
-
-    Args:
-        num_videos: videos, whose items follow each other.
-        num_views: items of a video.
-        batch_size: items of a batch.
-        num_workers: loader processes; with 0 or 1 the order is that of the items.
-    """
-
-    def __init__(self, num_videos: int, num_views: int, batch_size: int, num_workers: int) -> None:
-        self.num_videos, self.num_views = num_videos, num_views
-        self.batch_size, self.num_workers = batch_size, max(num_workers, 1)
-
-    def __len__(self) -> int:
-        """Number of items."""
-        return self.num_videos * self.num_views
-
-    def __iter__(self) -> Iterator[int]:
-        """Every index once."""
-        streams = [
-            [video * self.num_views + view for video in range(worker, self.num_videos, self.num_workers)
-             for view in range(self.num_views)]
-            for worker in range(self.num_workers)
-        ]  # fmt: skip
-        for start in range(0, len(streams[0]), self.batch_size):
-            for stream in streams:
-                yield from stream[start : start + self.batch_size]
