@@ -8,14 +8,16 @@ from pathlib import Path
 import torch
 
 from octvideo.cli.options import add_fast_option, new_parser
-from octvideo.cli.results import RunFacts, score, show, write_artifacts
+from octvideo.cli.results import RunFacts, score, scoring_trainer, show, write_artifacts
 from octvideo.data import VideoDataModule
 from octvideo.training import load_classifier
 
 
 def run(arguments: Sequence[str]) -> int:
     """Evaluate from command-line arguments."""
-    parser = new_parser("evaluate", "Score a checkpoint on labelled videos, views averaged.")
+    parser = new_parser(
+        "evaluate", "Score a checkpoint on labelled videos, views averaged; called again it goes on where it was."
+    )
     parser.add_argument("--checkpoint", type=str, required=True, help=".ckpt file that octvideo train wrote")
     parser.add_argument("--data", type=str, required=True, help="list, CSV file, or folder per class")
     parser.add_argument("--root", type=str | None, default=None, help="folder that relative paths start from")
@@ -24,6 +26,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--num_workers", type=int, default=2)
     parser.add_argument("--accelerator", type=str, default="auto")
+    parser.add_argument("--devices", type=int, default=1, help="processes that share the videos, one per GPU")
     add_fast_option(parser)
     parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; None is torch's choice")
     parser.add_argument("--name", type=str, default="run", help="experiment's name in reports")
@@ -49,7 +52,12 @@ def run(arguments: Sequence[str]) -> int:
         num_workers=options.num_workers,
     )
     facts = RunFacts(options.name, options.dataset, "test", options.seed, options.fold)
-    row, results = score(classifier, data, "test", facts, accelerator=options.accelerator, fast=options.fast)
+    trainer = scoring_trainer(options.accelerator, options.devices)
+    row, results = score(
+        classifier, data, "test", facts, trainer, folder=folder, checkpoint=Path(options.checkpoint), fast=options.fast
+    )
+    if not trainer.is_global_zero:
+        return 0
     write_artifacts(folder, row, results, classifier.hparams["class_names"], data.annotations("test"))
     show(row)
     print(f"  result, confusion matrix and every video's scores: {folder}")

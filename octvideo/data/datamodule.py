@@ -182,20 +182,22 @@ class VideoDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[ClipItem]:
         """Shuffled training clips; an incomplete last batch is left out, unless it is the only one."""
         dataset, hparams = self.dataset("train"), self.hparams
-        overfits = self.trainer is not None and bool(self.trainer.overfit_batches)  # on the same clips every epoch
+        overfits = bool(getattr(self.trainer, "overfit_batches", 0))  # on the same clips every epoch
         order = EpochSampler(len(dataset), hparams["seed"], (lambda: 0) if overfits else self._epoch)
-        return self._loader(dataset, TrainBatches(order, hparams["batch_size"], first=self._first, **self._place()))
+        rank, world_size = self._place()
+        batches = TrainBatches(order, hparams["batch_size"], rank=rank, world_size=world_size, first=self._first)
+        return self._loader(dataset, batches)
 
     def val_dataloader(self) -> DataLoader[ClipItem] | list[DataLoader[ClipItem]]:
         """Validation clips in order; an empty list where there is no validation set, which skips validation."""
-        return self.scoring_dataloader("val", **self._place(), equal=True) if self._is_given("val") else []
+        return self.scoring_dataloader("val", *self._place(), equal=True) if self._is_given("val") else []
 
     def test_dataloader(self) -> DataLoader[ClipItem]:
         """All views of the test videos; each video's come in order, from one worker."""
-        return self.scoring_dataloader("test", **self._place())
+        return self.scoring_dataloader("test", *self._place())
 
     def scoring_dataloader(
-        self, split: str, *, rank: int = 0, world_size: int = 1, done: Collection[int] = (), equal: bool = False
+        self, split: str, rank: int = 0, world_size: int = 1, *, done: Collection[int] = (), equal: bool = False
     ) -> DataLoader[ClipItem]:
         """The views of "val" or "test" that one process of several scores.
 
@@ -242,11 +244,9 @@ class VideoDataModule(pl.LightningDataModule):
     def _first(self) -> int:
         return self.first_batch if self._epoch() == self.first_epoch else 0
 
-    def _place(self) -> dict[str, int]:
-        """This process among those of the trainer."""
-        if self.trainer is None:
-            return {"rank": 0, "world_size": 1}
-        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+    def _place(self) -> tuple[int, int]:
+        """Number of this process, and how many the trainer has."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _loader(self, dataset: VideoDataset, batches: TrainBatches | ViewBatches) -> DataLoader[ClipItem]:
         num_workers = self.hparams["num_workers"]
