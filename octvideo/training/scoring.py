@@ -65,15 +65,18 @@ class _Collecting(Callback):
     """Hands each batch's softmax to the log, and says now and then how far it is."""
 
     def __init__(self, log: ScoreLog, num_videos: int) -> None:
-        self.log, self.num_videos = log, num_videos
+        self.score_log, self.num_videos = log, num_videos
         self._start = self._said = time.monotonic()
 
     def on_test_batch_end(  # type: ignore[override]
         self, trainer: pl.Trainer, pl_module: Any, outputs: Tensor, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self.log.add(outputs, batch["label"], batch["video"], batch["view"])
+        self.score_log.add(outputs, batch["label"], batch["video"], batch["view"])
         now = time.monotonic()
         if trainer.is_global_zero and now - self._said > SECONDS_PER_LINE:
             self._said = now
             among = f", this process of {trainer.world_size}" if trainer.world_size > 1 else ""
-            print(f"scored {len(self.log.done)}/{self.num_videos} videos{among}, {now - self._start:.0f} s", flush=True)
+            print(
+                f"scored {len(self.score_log.done)}/{self.num_videos} videos{among}, {now - self._start:.0f} s",
+                flush=True,
+            )
