@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _quiet_libraries()
         return command.run(given[1:]) or 0
     except KeyboardInterrupt:
-        return _fail("interrupted: train goes on with --resume, sweep and quickstart when called again", 130)
+        return _fail("interrupted: train goes on with --resume, evaluate, sweep and quickstart when called again", 130)
     except SystemExit as stop:  # Lightning exits so after an interrupt, argument parsers after --help
         return stop.code if isinstance(stop.code, int) else 1
     except USER_ERRORS as error:

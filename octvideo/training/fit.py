@@ -70,16 +70,15 @@ def build_trainer(
 
 
 def _checkpoints(folder: Path, has_validation: bool, every_n_steps: int) -> list[Callback]:
-    """The newest epoch's checkpoint, those within epochs, which take its place, and the best one's.
+    """The best epoch's checkpoint, the newest one's, and those within epochs, which take the newest one's place.
 
-    Each has a callback of its own: one callback for both writes the last only when it is the best, too.
+    Each has a callback of its own: one callback for both writes the last only when it is the best, too. The best comes
+    first, so that the last knows of it: a run that goes on from the last then keeps or beats the best there was.
     """
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
-    callbacks: list[Callback] = [ModelCheckpoint(filename=Path(LAST).stem, **common)]
-    if has_validation:
-        best = Path(BEST).stem
-        callbacks.append(ModelCheckpoint(filename=best, monitor="val_top1_percent", mode="max", **common))
-    return [*callbacks, StepCheckpoints(folder / LAST, every_n_steps)]
+    last = ModelCheckpoint(filename=Path(LAST).stem, **common)
+    best = ModelCheckpoint(filename=Path(BEST).stem, monitor="val_top1_percent", mode="max", **common)
+    return [*([best] if has_validation else []), last, StepCheckpoints(folder / LAST, every_n_steps)]
 
 
 def _environment() -> list[SLURMEnvironment]:
@@ -94,19 +93,14 @@ def fit(classifier: VideoClassifier, data: VideoDataModule, trainer: pl.Trainer,
     Raises:
         ValueError: `resume` cannot be read, or was written within an epoch by another number of processes.
         OSError: a checkpoint cannot be written, as on a full disk; the one before it is whole.
-        ChildProcessError: the system killed a loader's process.
+        ChildProcessError: a loader's process died.
         KeyboardInterrupt: training was interrupted; the last checkpoint is there.
     """
     if resume is not None:
         data.first_epoch, data.first_batch = position(read_checkpoint(resume))
-    try:
-        with warnings.catch_warnings(), ended_together(trainer):
-            warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
-            trainer.fit(classifier, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=True)
-    except SystemExit:
-        if trainer.interrupted:  # Lightning turns an interrupt into an exit
-            raise KeyboardInterrupt from None
-        raise
+    with warnings.catch_warnings(), ended_together(trainer):
+        warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
+        trainer.fit(classifier, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=True)
 
 
 @contextmanager
@@ -114,7 +108,8 @@ def ended_together(trainer: pl.Trainer) -> Iterator[None]:
     """End the processes that a trainer has started where this one fails: they would wait for it, some for ever.
 
     Raises:
-        ChildProcessError: in place of what a loader says when the system kills one of its processes.
+        ChildProcessError: in place of what a loader says when one of its processes dies.
+        KeyboardInterrupt: in place of the exit that Lightning makes of an interrupt.
     """
     try:
         yield
@@ -124,9 +119,11 @@ def ended_together(trainer: pl.Trainer) -> Iterator[None]:
         children.clear()  # Lightning watches them, and would kill this process before it can say what is wrong
         for child in doomed:
             child.kill()
-        if isinstance(error, RuntimeError) and "killed by signal" in str(error):
+        if isinstance(error, SystemExit) and trainer.interrupted:
+            raise KeyboardInterrupt from None
+        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
             raise ChildProcessError(
-                "the system killed a process that loads videos, most often for want of memory: free some, or give "
-                "fewer num_workers or a smaller batch_size. What was written is whole, and the run can go on from it"
+                "a process that loads videos died; most often the system kills it for want of memory: free some, or "
+                "give fewer num_workers or a smaller batch_size. What was written is whole: the run can go on from it"
             ) from error
         raise

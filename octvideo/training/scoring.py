@@ -44,7 +44,7 @@ def score_videos(
     Raises:
         ValueError: the folder holds scores that belong to something else, or no video could be scored.
         OSError: the scores cannot be written, as on a full disk.
-        ChildProcessError: the system killed a loader's process.
+        ChildProcessError: a loader's process died.
     """
     dataset = data.dataset(split)
     rank = trainer.global_rank

@@ -1,10 +1,10 @@
-"""Trains a network straight, and in processes that are killed at random moments until the last comes to the run's end.
+"""Runs a command straight, and in processes that are killed at random moments until the last comes to its end.
 
-    python killed_runs.py KILLS STEPS OUTPUT ARGUMENT...
+    python killed_runs.py KILLS WRITES WATCHED OUTPUT ARGUMENT...
 
-runs `octvideo train --output OUTPUT/straight ARGUMENT...`, then the same with OUTPUT/killed and --resume, and kills it
-(SIGKILL) KILLS times: after a random number of checkpoints, STEPS at most, and a random part of a second more. It prints
-both runs' exit codes. The processes are forked from this one, which has imported everything.
+runs `octvideo ARGUMENT... --output OUTPUT/straight`, then the same with OUTPUT/killed, and kills it (SIGKILL) KILLS
+times: after the file WATCHED in that folder was written a random number of times, WRITES at most, and a random part of
+a second more. It prints both exit codes. The processes are forked from this one, which has imported everything.
 """
 
 import os
@@ -28,8 +28,8 @@ def start(arguments):
         os._exit(code)
 
 
-def wait_for_checkpoints(path, number):
-    """Return when the file has been replaced so often."""
+def wait_for_writes(path, number):
+    """Return when the file has been written so often."""
     seen = set()
     while len(seen) <= number:
         if path.exists():
@@ -39,12 +39,12 @@ def wait_for_checkpoints(path, number):
         time.sleep(0.0005)
 
 
-def run(kills, steps, arguments, output):
-    given = ["train", "--output", str(output), *arguments, "--resume"]
+def run(kills, writes, watched, output, arguments):
+    given = [*arguments, "--output", str(output)]
     draw = random.Random(kills)
     for _ in range(kills):
         process = start(given)
-        wait_for_checkpoints(output / "checkpoints" / "last.ckpt", draw.randint(0, steps))
+        wait_for_writes(output / watched, draw.randint(0, writes))
         time.sleep(draw.uniform(0, 0.1) if draw.random() < 0.8 else draw.uniform(0, 0.6))
         os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
@@ -54,8 +54,10 @@ def run(kills, steps, arguments, output):
 
 
 if __name__ == "__main__":
+    import octvideo.cli.evaluate
     import octvideo.cli.train  # noqa: F401 - before the fork
 
-    kills, steps, output, *arguments = sys.argv[1:]
-    straight = run(0, 0, arguments, Path(output) / "straight")
-    print(straight, run(int(kills), int(steps), arguments, Path(output) / "killed"))
+    os.fsync = lambda handle: None  # takes seconds on a busy disk, and only a power cut would show the difference
+    kills, writes, watched, output, *arguments = sys.argv[1:]
+    straight = run(0, 0, watched, Path(output) / "straight", arguments)
+    print(straight, run(int(kills), int(writes), watched, Path(output) / "killed", arguments))

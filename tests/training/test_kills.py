@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from octvideo.training import read_checkpoint
+from octvideo.data import VideoDataModule
+from octvideo.training import VideoClassifier, read_checkpoint
 
 SPLITS = ("train", "val", "test")
 KILLED_RUNS = Path(__file__).with_name("killed_runs.py")
@@ -26,7 +27,11 @@ SETTINGS = {
 def train(folder, output, kills, steps, **changes):
     values = SETTINGS | {f"data.{split}": folder / f"{'train' if split == 'train' else 'test'}.txt" for split in SPLITS}
     given = [text for name, value in (values | changes).items() for text in (f"--{name}", str(value))]
-    command = [sys.executable, str(KILLED_RUNS), str(kills), str(steps), str(output), *given]
+    run(kills, steps, "checkpoints/last.ckpt", output, "train", *given, "--resume")
+
+
+def run(kills, writes, watched, output, *given):
+    command = [sys.executable, str(KILLED_RUNS), str(kills), str(writes), watched, str(output), *given]
     done = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD, timeout=900)
     assert done.stdout.splitlines()[-1:] == ["0 0"], done.stdout + done.stderr
     assert "damaged" not in done.stderr
@@ -57,3 +62,23 @@ def check_same(one, other):
 def test_a_run_killed_at_random_moments_ends_as_the_straight_one(two_classes, tmp_path, kills, steps, changes):
     train(two_classes, tmp_path, kills, steps, **changes)
     check_same(tmp_path / "killed", tmp_path / "straight")
+
+
+def test_an_evaluation_killed_at_random_moments_ends_as_the_straight_one(two_classes, tmp_path):
+    data = VideoDataModule(
+        test=str(two_classes / "test.txt"), num_frames=4, frame_stride=2, crop_size=32, test_short_side=32,
+        num_clips=10, num_crops=3,
+    )  # fmt: skip
+    classifier = VideoClassifier("resnet3d_tiny", class_names=data.class_names, preprocessing=data.preprocessing())
+    content = {"state_dict": classifier.state_dict(), "hyper_parameters": dict(classifier.hparams)}
+    torch.save(content, tmp_path / "initial.ckpt")
+    listed = (two_classes / "test.txt").read_text().splitlines()
+    (tmp_path / "list.txt").write_text("\n".join(10 * listed))  # 40 videos
+    given = ("--checkpoint", str(tmp_path / "initial.ckpt"), "--data", str(tmp_path / "list.txt"), "--batch_size", "4")
+    given += ("--root", str(two_classes), "--accelerator", "cpu", "--num_workers", "1", "--threads", "1")
+    run(4, 4, "scores.0.jsonl", tmp_path, "evaluate", *given)
+    for name in ("videos.csv", "confusion.csv"):
+        assert (tmp_path / "killed" / name).read_text() == (tmp_path / "straight" / name).read_text()
+    rows = [(tmp_path / name / "scores.0.jsonl").read_text().splitlines() for name in ("killed", "straight")]
+    assert sorted(rows[0]) == sorted(rows[1])  # each video once, to the last bit
+    assert len(rows[0]) == 41

@@ -1,5 +1,6 @@
 """Runs broken off anywhere and taken up again equal the straight run: weights and metrics.csv to the last bit."""
 
+import csv
 import os
 import signal
 
@@ -93,6 +94,16 @@ def test_a_run_broken_off_again_and_again(two_classes, straight, tmp_path):
     for place in ((0, 2), (0, 6), (1, 5), (2, 1)):
         break_off(two_classes, tmp_path, StopAt(*place), resume=True, every=3)
     check_equal(train(two_classes, tmp_path, resume=True, every=3), tmp_path, *straight)
+
+
+def test_the_last_checkpoint_knows_of_the_best(two_classes, tmp_path):
+    """Or else a worse epoch would take the best one's place after a resumption."""
+    break_off(two_classes, tmp_path, StopAt(1, 0), every=0)
+    with open(tmp_path / "metrics.csv", newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    states = read_checkpoint(last_checkpoint(tmp_path))["callbacks"]
+    (best,) = (state for name, state in states.items() if "val_top1_percent" in name)
+    assert float(best["best_model_score"]) == float(row["val_top1_percent"])
 
 
 @pytest.mark.parametrize(
