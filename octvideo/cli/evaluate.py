@@ -9,14 +9,16 @@ from typing import Literal
 import torch
 
 from octvideo.cli.options import add_fast_option, add_reading_options, new_parser
-from octvideo.cli.results import RunFacts, score, show, write_artifacts
-from octvideo.data import UnreadableLog, VideoDataModule
-from octvideo.training import UNREADABLE, load_classifier
+from octvideo.cli.results import RunFacts, score, scoring_trainer, show, write_artifacts
+from octvideo.data import VideoDataModule
+from octvideo.training import load_classifier
 
 
 def run(arguments: Sequence[str]) -> int:
     """Evaluate from command-line arguments."""
-    parser = new_parser("evaluate", "Score a checkpoint on labelled videos, views averaged.")
+    parser = new_parser(
+        "evaluate", "Score a checkpoint on labelled videos, views averaged; called again it goes on where it was."
+    )
     parser.add_argument("--checkpoint", type=str, required=True, help=".ckpt file that octvideo train wrote")
     parser.add_argument("--data", type=str, required=True, help="list, CSV file, or folder per class")
     parser.add_argument("--root", type=str | None, default=None, help="folder that relative paths start from")
@@ -26,6 +28,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--num_workers", type=int, default=2)
     parser.add_argument("--accelerator", type=str, default="auto")
+    parser.add_argument("--devices", type=int, default=1, help="processes that share the videos, one per GPU")
     add_reading_options(parser)
     parser.add_argument("--manifest", type=str | None, default=None, help="file that octvideo data scan wrote")
     add_fast_option(parser)
@@ -57,10 +60,12 @@ def run(arguments: Sequence[str]) -> int:
         timeout_seconds=options.timeout_seconds,
     )
     facts = RunFacts(options.name, options.dataset, "test", options.seed, options.fold)
-    unreadable = UnreadableLog(folder / UNREADABLE)
+    trainer = scoring_trainer(options.accelerator, options.devices)
     row, results = score(
-        classifier, data, "test", facts, unreadable, accelerator=options.accelerator, fast=options.fast
+        classifier, data, "test", facts, trainer, folder=folder, checkpoint=Path(options.checkpoint), fast=options.fast
     )
+    if not trainer.is_global_zero:
+        return 0
     write_artifacts(folder, row, results, classifier.hparams["class_names"], data.annotations("test"))
     show(row, folder)
     print(f"  result, confusion matrix and every video's scores: {folder}")

@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _quiet_libraries()
         return command.run(given[1:]) or 0
     except KeyboardInterrupt:
-        return _fail("interrupted: train goes on with --resume, sweep, quickstart and data scan when called again", 130)
+        going_on = "train goes on with --resume, evaluate, sweep, quickstart and data scan when called again"
+        return _fail(f"interrupted: {going_on}", 130)
     except SystemExit as stop:  # Lightning exits so after an interrupt, argument parsers after --help
         return stop.code if isinstance(stop.code, int) else 1
     except USER_ERRORS as error:

@@ -11,7 +11,9 @@ from octvideo.data import VideoDataModule
 from octvideo.training import VideoClassifier
 
 FROM_DATA = {"class_names", "preprocessing"}
-RUN_OWNS = {"callbacks", "logger", "default_root_dir", "plugins", "profiler", "enable_model_summary"}
+RUN_OWNS = {
+    "callbacks", "logger", "default_root_dir", "plugins", "profiler", "enable_model_summary", "use_distributed_sampler",
+}  # fmt: skip
 
 
 class OneLineParser(ArgumentParser):
@@ -55,6 +57,8 @@ def training_parser() -> OneLineParser:
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, data order, augmentation")
     parser.add_argument("--ema_decay", type=float, default=0.0, help="moving average of the weights; 0 is off")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint, if any")
+    text = "write a checkpoint within epochs, too, after so many optimizer steps; 0 writes one at each epoch's end"
+    parser.add_argument("--checkpoint_every_n_steps", type=int, default=0, help=text)
     parser.add_argument(
         "--init", type=str | None, default=None, help="file of weights to start from (see octvideo.models.load_weights)"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from octvideo.data import Annotations, UnreadableLog, VideoDataModule
 from octvideo.evaluation import VideoResults, plot_confusion, write_confusion_csv, write_per_video_csv
 from octvideo.report import ResultRow, collect_metadata, write_result
 from octvideo.runtime import optimize
-from octvideo.training import UNREADABLE, UnreadableClips, VideoClassifier
+from octvideo.training import UNREADABLE, UnreadableClips, VideoClassifier, score_videos
 
 LATENCY_RUNS = 15
 
@@ -34,14 +35,23 @@ class RunFacts:
     train_seconds: float | None = None
 
 
+def scoring_trainer(accelerator: str = "auto", devices: int | str | list[int] = 1, num_nodes: int = 1) -> pl.Trainer:
+    """A trainer that scores videos on one or more processes."""
+    return pl.Trainer(
+        accelerator=accelerator, devices=devices, num_nodes=num_nodes, logger=False, enable_checkpointing=False,
+        enable_model_summary=False, enable_progress_bar=False, use_distributed_sampler=False,
+    )  # fmt: skip
+
+
 def score(
     classifier: VideoClassifier,
     data: VideoDataModule,
     split: str,
     facts: RunFacts,
-    unreadable: UnreadableLog,
+    trainer: pl.Trainer,
     *,
-    accelerator: str = "auto",
+    folder: Path,
+    checkpoint: Path,
     with_latency: bool = True,
     fast: str | None = None,
 ) -> tuple[ResultRow, VideoResults]:
@@ -52,15 +62,13 @@ def score(
         data: module with the split's list and the test views.
         split: "test" (num_clips x num_crops views a video) or "val" (one view).
         facts: what the row says of the run.
-        unreadable: where videos that are left out of the score are entered.
-        accelerator: Lightning's.
+        trainer: see `scoring_trainer`; each of its processes scores a share of the videos.
+        folder: where scores are kept as they come, for a call that is broken off to go on, and where videos that are
+            left out of the score are listed.
+        checkpoint: the classifier's file, by whose content scores that lie there are known as its own.
         with_latency: measure the time of a view, too; false where other work runs beside.
         fast: "float32" or "bfloat16" scores on the fast path in that type, which is left in the classifier.
     """
-    trainer = pl.Trainer(
-        accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False,
-        enable_progress_bar=False, callbacks=[UnreadableClips(unreadable)],
-    )  # fmt: skip
     clip = torch.empty(view_shape(classifier.hparams["preprocessing"]), device="meta")
     costs = {
         "gmacs_per_view": count_macs(copy.deepcopy(classifier.network).to("meta"), clip).gmacs,
@@ -68,17 +76,35 @@ def score(
     }
     if fast:
         speed_up(classifier.to(trainer.strategy.root_device), fast)
-    loader = data.test_dataloader() if split == "test" else data.val_dataloader()
-    unreadable.add(split, None, data.left_out[split].items())
-    trainer.test(classifier, dataloaders=loader, verbose=False)
-    results = classifier.test_results
-    if results is None:
-        raise RuntimeError(f"the {split} list gave no video to score")
+    unreadable = UnreadableLog(folder / UNREADABLE)
+    trainer.callbacks.append(UnreadableClips(unreadable))  # type: ignore[attr-defined]
+    if trainer.is_global_zero:
+        unreadable.add(split, None, data.left_out[split].items())
+    results = score_videos(classifier, data, split, trainer, folder, _belongs_to(checkpoint, data, split, fast))
     results.num_expected = len(data.annotations(split)) + len(data.left_out[split])
     classifier.to(trainer.strategy.root_device)  # the trainer has put it back on the CPU
-    latency = view_latency(classifier) if with_latency else None
+    latency = view_latency(classifier) if with_latency and trainer.is_global_zero else None
     row = _row(classifier, data.dataset(split), results, facts, costs, latency)
     return dataclasses.replace(row, fast_path=fast), results
+
+
+def _belongs_to(checkpoint: Path, data: VideoDataModule, split: str, fast: str | None) -> dict[str, Any]:
+    """What two calls must have in common for the one to go on with the scores of the other."""
+    annotations = data.annotations(split)
+    videos = hashlib.sha256(repr(annotations.class_names).encode())
+    for record in annotations.records:
+        videos.update(f"{record.path}\n{record.label}\n".encode("utf-8", "surrogatepass"))
+    content = hashlib.sha256()
+    with open(checkpoint, "rb") as file:
+        while block := file.read(1 << 24):
+            content.update(block)
+    return {
+        "checkpoint's sha256": content.hexdigest(),
+        "videos' sha256": videos.hexdigest(),
+        "split": split,
+        "fast": fast,
+        **data.preprocessing(),
+    }
 
 
 def speed_up(classifier: VideoClassifier, dtype: str) -> None:

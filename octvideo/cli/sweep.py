@@ -177,11 +177,11 @@ class _Board:
         self.printed: dict[Run, str] = {}
 
     def update(self, one: Run) -> None:
-        line = _last_line(one.folder / LOG)
+        line = _last_line(one.folder / LOG, start="epoch ")
         if one not in self.tasks:
             name = "/".join(one.folder.parts[-2:])
             self.tasks[one] = self.progress.add_task(name, total=1, note="starts")
-        if line.startswith("epoch "):
+        if line:
             done, total = line.split()[1].rstrip(",").split("/")
             note = ", ".join(line.split(", ")[1:])
             self._print_once(one, line)
@@ -206,14 +206,14 @@ class _Board:
             self.progress.advance(self.all)
 
 
-def _last_line(path: Path) -> str:
-    """The last line of a log, empty where there is none."""
+def _last_line(path: Path, start: str = "") -> str:
+    """The last line of a log with this start, empty where there is none."""
     if not path.is_file():
         return ""
     with open(path, "rb") as file:
         file.seek(max(path.stat().st_size - 2000, 0))
         lines = file.read().decode("utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
+    return next((line for line in reversed(lines) if line.startswith(start)), "")
 
 
 def fill_latency(runs: Sequence[Run]) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import yaml
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from octvideo.cli.options import training_parser
-from octvideo.cli.results import RunFacts, score, show, write_artifacts
+from octvideo.cli.results import RunFacts, score, scoring_trainer, show, write_artifacts
 from octvideo.data import UnreadableLog, VideoDataModule
 from octvideo.models import load_weights
 from octvideo.training import (
@@ -24,13 +25,16 @@ from octvideo.training import (
     fit,
     last_checkpoint,
     load_classifier,
+    resumable_checkpoint,
 )
+from octvideo.training.checkpoint_files import write_whole
 
 RESULT = "result.json"
 CONFIG = "config.yaml"
 # Options that do not change what a run learns.
 NOT_THE_RUNS = {
-    "config", "output", "resume", "threads", "measure_latency", "data.unreadable", "data.timeout_seconds",
+    "config", "output", "resume", "threads", "measure_latency", "checkpoint_every_n_steps", "data.num_workers",
+    "data.unreadable", "data.timeout_seconds",
 }  # fmt: skip
 SPLITS = ("train", "val", "test")
 
@@ -64,9 +68,10 @@ def check_folder(output: Path, resume: bool) -> None:
         raise FileExistsError(f"{output} holds a run: --resume goes on with it, another --output starts a new one")
 
 
+@rank_zero_only
 def store_options(values: dict[str, Any], output: Path) -> None:
     """Write every option, nulls too, which override defaults, as a config that repeats the run."""
-    (output / CONFIG).write_text(as_yaml(values), encoding="utf-8")
+    write_whole(as_yaml(values).encode(), output / CONFIG)
 
 
 def as_yaml(values: dict[str, Any]) -> str:
@@ -85,7 +90,7 @@ def check_same_options(values: dict[str, Any], output: Path) -> None:
         return
     before = flatten(yaml.safe_load((output / CONFIG).read_text(encoding="utf-8")))
     for name, value in flatten(yaml.safe_load(as_yaml(values))).items():
-        if not NOT_THE_RUNS & {name, name.split(".")[0]} and before.get(name) != value:
+        if name not in NOT_THE_RUNS and before.get(name) != value:
             raise ValueError(
                 f"{output} was started with {name} {before.get(name)}, not {value}: give the same options, "
                 "or another --output for a new run"
@@ -115,7 +120,7 @@ def train(values: dict[str, Any], output: Path) -> None:
         **values["model"], class_names=list(data.class_names), preprocessing=data.preprocessing()
     )
     trainer = make_trainer(values, output, has_validation=data.has_validation)
-    resume = last_checkpoint(output) if values["resume"] else None
+    resume = resumable_checkpoint(output) if values["resume"] else None
     if values["init"] and resume is None:
         load_weights(classifier.network, values["init"])
     unreadable = UnreadableLog(output / UNREADABLE)
@@ -126,19 +131,13 @@ def train(values: dict[str, Any], output: Path) -> None:
     if values["trainer"].get("fast_dev_run"):
         return
     split = "test" if values["data"]["test"] else "val" if data.has_validation else None
-    leave_process_group()
     if trainer.is_global_zero:
         show_left_out(output)
-    if trainer.is_global_zero and split:
+    if split:
         report_run(values, output, data, split, None if resume else seconds)
     elif trainer.is_global_zero:
         print(f"{output}: no result, since neither data.test nor data.val is given")
-
-
-def leave_process_group() -> None:
-    """End the ranks' common work: the result is scored by the first rank alone, over every video."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
@@ -165,17 +164,15 @@ def report_run(values: dict[str, Any], output: Path, data: VideoDataModule, spli
         epochs=values["trainer"]["max_epochs"],
         train_seconds=seconds,
     )
+    processes = {name: values["trainer"][name] for name in ("accelerator", "devices", "num_nodes")}
+    trainer = scoring_trainer(**processes)
     row, results = score(
-        classifier,
-        data,
-        split,
-        facts,
-        UnreadableLog(output / UNREADABLE),
-        accelerator=values["trainer"]["accelerator"],
-        with_latency=values["measure_latency"],
-    )
-    write_artifacts(output, row, results, classifier.hparams["class_names"], data.annotations(split))
-    show(row, output)
+        classifier, data, split, facts, trainer,
+        folder=output, checkpoint=checkpoint, with_latency=values["measure_latency"],
+    )  # fmt: skip
+    if trainer.is_global_zero:
+        write_artifacts(output, row, results, classifier.hparams["class_names"], data.annotations(split))
+        show(row, output)
 
 
 def build_data(options: dict[str, Any], fold: str | None, seed: int) -> VideoDataModule:
@@ -202,13 +199,8 @@ def make_trainer(values: dict[str, Any], output: Path, *, has_validation: bool) 
     """Make the run's trainer from the options.
 
     Raises:
-        ValueError: synchronised batch norms are asked for in an octave network, whose pairs they cannot take, or while
-            unreadable clips are skipped.
+        ValueError: synchronised batch norms are asked for while unreadable clips are skipped.
     """
-    if values["trainer"]["sync_batchnorm"] and values["model"]["alpha"]:
-        raise ValueError(
-            "trainer.sync_batchnorm is true: octave networks have no synchronised batch norm, set it false"
-        )
     if values["trainer"]["sync_batchnorm"] and values["data"]["unreadable"] == "skip":
         raise ValueError(
             "trainer.sync_batchnorm is true and data.unreadable is 'skip': a process none of whose clips could be read "
@@ -220,6 +212,7 @@ def make_trainer(values: dict[str, Any], output: Path, *, has_validation: bool) 
         ema_decay=values["ema_decay"],
         progress=sys.stdout.isatty() or bool(values["trainer"].get("enable_progress_bar")),
         has_validation=has_validation,
+        checkpoint_every_n_steps=values["checkpoint_every_n_steps"],
         **{k: v for k, v in values["trainer"].items() if k != "enable_progress_bar"},
     )
 

@@ -1,6 +1,6 @@
 """Lightning data module: lists of videos in, loaders of clips out."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,9 +11,10 @@ from torch.utils.data import DataLoader
 
 from octvideo.data.annotations import Annotations, read_annotations
 from octvideo.data.annotations.rows import named
+from octvideo.data.batches import TrainBatches, ViewBatches
 from octvideo.data.dataset import ClipItem, VideoDataset
 from octvideo.data.decode import check_decoder
-from octvideo.data.draws import EpochSampler, ViewSampler
+from octvideo.data.draws import EpochSampler
 from octvideo.data.guard import GuardedDataset
 from octvideo.data.scan.manifest import Manifest
 from octvideo.data.scan.use import leave_out_bad
@@ -128,6 +129,7 @@ class VideoDataModule(pl.LightningDataModule):
         check_decoder(decoder)
         self.save_hyperparameters()
         self.first_epoch = 0  # of a resumed run: its loader starts to draw before the trainer knows its epoch
+        self.first_batch = 0  # of a run that is resumed within that epoch
         self.left_out: dict[str, dict[str, str]] = {split: {} for split in SPLITS}  # reasons by path
         self._annotations: dict[str, Annotations] = {}
         self._datasets: dict[str, VideoDataset] = {}
@@ -203,21 +205,37 @@ class VideoDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[ClipItem]:
         """Shuffled training clips; an incomplete last batch is left out, unless it is the only one."""
-        dataset = self.dataset("train")
-        drop_last = len(dataset) > self.hparams["batch_size"]
-        sampler = EpochSampler(len(dataset), self.hparams["seed"], self._epoch)
-        return self._loader(dataset, sampler=sampler, drop_last=drop_last)
+        dataset, hparams = self.dataset("train"), self.hparams
+        overfits = bool(getattr(self.trainer, "overfit_batches", 0))  # on the same clips every epoch
+        order = EpochSampler(len(dataset), hparams["seed"], (lambda: 0) if overfits else self._epoch)
+        rank, world_size = self._place()
+        batches = TrainBatches(order, hparams["batch_size"], rank=rank, world_size=world_size, first=self._first)
+        return self._loader(dataset, batches)
 
     def val_dataloader(self) -> DataLoader[ClipItem] | list[DataLoader[ClipItem]]:
         """Validation clips in order; an empty list where there is no validation set, which skips validation."""
-        return self._loader(self.dataset("val")) if self._is_given("val") else []
+        return self.scoring_dataloader("val", *self._place(), equal=True) if self._is_given("val") else []
 
     def test_dataloader(self) -> DataLoader[ClipItem]:
         """All views of the test videos; each video's come in order, from one worker."""
-        dataset, hparams = self.dataset("test"), self.hparams
-        videos = len(dataset.annotations)
-        sampler = ViewSampler(videos, dataset.num_views, hparams["batch_size"], hparams["num_workers"])
-        return self._loader(dataset, sampler=sampler)
+        return self.scoring_dataloader("test", *self._place())
+
+    def scoring_dataloader(
+        self, split: str, rank: int = 0, world_size: int = 1, *, done: Collection[int] = (), equal: bool = False
+    ) -> DataLoader[ClipItem]:
+        """The views of "val" or "test" that one process of several scores.
+
+        Args:
+            split: "val" (one view a video) or "test" (num_clips x num_crops of them).
+            rank: number of the process.
+            world_size: number of processes.
+            done: indices of videos that need no scoring.
+            equal: give every process as many batches, by repeating some.
+        """
+        dataset, hparams = self.dataset(split), self.hparams
+        sizes = (len(dataset.annotations), dataset.num_views, hparams["batch_size"])
+        place: dict[str, Any] = {"rank": rank, "world_size": world_size, "done": done, "equal": equal}
+        return self._loader(dataset, ViewBatches(*sizes, num_workers=hparams["num_workers"], **place))
 
     def predict_dataloader(self) -> DataLoader[ClipItem]:
         """The same as the test loader."""
@@ -259,9 +277,14 @@ class VideoDataModule(pl.LightningDataModule):
     def _epoch(self) -> int:
         return max(self.first_epoch, 0 if self.trainer is None else self.trainer.current_epoch)
 
-    def _loader(
-        self, dataset: VideoDataset, *, sampler: EpochSampler | ViewSampler | None = None, drop_last: bool = False
-    ) -> DataLoader[ClipItem]:
+    def _first(self) -> int:
+        return self.first_batch if self._epoch() == self.first_epoch else 0
+
+    def _place(self) -> tuple[int, int]:
+        """Number of this process, and how many the trainer has."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _loader(self, dataset: VideoDataset, batches: TrainBatches | ViewBatches) -> DataLoader[ClipItem]:
         num_workers = self.hparams["num_workers"]
         guarded = GuardedDataset(
             dataset, seconds=self.hparams["timeout_seconds"], unreadable=self.hparams["unreadable"]
@@ -272,9 +295,7 @@ class VideoDataModule(pl.LightningDataModule):
         return DataLoader(
             guarded,
             collate_fn=collate_clips,
-            batch_size=self.hparams["batch_size"],
-            sampler=sampler,
-            drop_last=drop_last,
+            batch_sampler=batches,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),

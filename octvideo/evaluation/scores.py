@@ -202,10 +202,7 @@ class VideoScores(Metric):
         Raises:
             ValueError: a shape, a label, an index or a row's sum is not what is stated above.
         """
-        _check_scores(probs, self.num_classes)
-        _check_indices("label", label, len(probs), self.num_classes)
-        _check_indices("video", video, len(probs), self.num_videos)
-        _check_indices("view", view, len(probs), None)
+        check_views(probs, label, video, view, self.num_classes, self.num_videos)
         self.probs.append(probs.detach().float())
         self.labels.append(label.detach().long())
         self.videos.append(video.detach().long())
@@ -248,6 +245,16 @@ class VideoScores(Metric):
             self.probs.append(torch.zeros(0, self.num_classes, device=self.device))
             for state in (self.labels, self.videos, self.views):
                 state.append(torch.zeros(0, dtype=torch.long, device=self.device))
+
+
+def check_views(
+    probs: Tensor, label: Tensor, video: Tensor, view: Tensor, num_classes: int, num_videos: int | None = None
+) -> None:
+    """Raise a ValueError unless these are scored views, see `VideoScores.update`."""
+    _check_scores(probs, num_classes)
+    _check_indices("label", label, len(probs), num_classes)
+    _check_indices("video", video, len(probs), num_videos)
+    _check_indices("view", view, len(probs), None)
 
 
 def _check_scores(probs: Tensor, num_classes: int) -> None:

@@ -1,10 +1,12 @@
 """Training: the Lightning module, its schedule, its runs and its checkpoints."""
 
+from octvideo.training.checkpoint_files import best_checkpoint, last_checkpoint, resumable_checkpoint
 from octvideo.training.checkpoints import load_classifier, read_checkpoint
 from octvideo.training.classifier import VideoClassifier
-from octvideo.training.fit import best_checkpoint, build_trainer, fit, last_checkpoint
+from octvideo.training.fit import build_trainer, fit
 from octvideo.training.recompute import checkpoint_activations
 from octvideo.training.schedule import build_optimizer, parameter_groups, warmup_cosine
+from octvideo.training.scoring import score_videos
 from octvideo.training.unreadable import UNREADABLE, UnreadableClips
 
 __all__ = [
@@ -20,5 +22,7 @@ __all__ = [
     "load_classifier",
     "parameter_groups",
     "read_checkpoint",
+    "resumable_checkpoint",
+    "score_videos",
     "warmup_cosine",
 ]

@@ -9,10 +9,11 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from octvideo import layers
 from octvideo.data.mix import CutMix, MixUp
-from octvideo.evaluation import VideoResults, VideoScores
+from octvideo.evaluation import VideoScores
 from octvideo.models import BUILDERS, IMAGE_BUILDERS, build_model
 from octvideo.training import recompute
 from octvideo.training.schedule import OPTIMIZERS, build_optimizer, cosine_schedule, parameter_groups
@@ -88,9 +89,8 @@ class VideoClassifier(pl.LightningModule):
         self.mixers = [
             kind(strength, len(class_names)) for kind, strength in ((MixUp, mixup), (CutMix, cutmix)) if strength
         ]
+        self.train_loss = MeanMetric()
         self.val_scores = VideoScores(len(class_names))
-        self.test_scores = VideoScores(len(class_names))
-        self.test_results: VideoResults | None = None
 
     def setup(self, stage: str) -> None:
         """Lay the network out for a trainer; one that a checkpoint rebuilds stays plain, as exports need it."""
@@ -114,7 +114,8 @@ class VideoClassifier(pl.LightningModule):
             mixer = self.mixers[int(torch.randint(len(self.mixers), ()))]
             clips, labels = mixer(clips, labels)
         loss = self._loss(clips, labels) if len(clips) else self._no_loss()
-        self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(clips))
+        self.train_loss.update(loss.detach(), len(clips))
+        self.log("train_loss", self.train_loss, prog_bar=True, on_step=False, on_epoch=True)
         return loss
 
     def _loss(self, clips: Tensor, labels: Tensor) -> Tensor:
@@ -128,21 +129,20 @@ class VideoClassifier(pl.LightningModule):
         return torch.stack([(p * 0).sum() for p in self.parameters() if p.requires_grad]).sum()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        logits = self._score(batch, self.val_scores)
-        loss = F.cross_entropy(logits, batch["label"]) if len(logits) else logits.sum()
-        self.log("val_loss", loss, on_epoch=True, sync_dist=True, batch_size=len(logits))
+        self.val_scores.leave_out(clip.video for clip in batch.get("unreadable", ()))
+        if len(batch["clip"]):
+            self.val_scores.update(self._probs(batch), batch["label"], batch["video"], batch["view"])
 
     def on_validation_epoch_end(self) -> None:
-        top1 = self.val_scores.compute().top1_percent
+        results = self.val_scores.compute()  # equal in all processes, each video counted once
         self.val_scores.reset()
-        self.log("val_top1_percent", top1, prog_bar=True)  # equal on all ranks: the scores were gathered
+        tiny = torch.finfo(torch.float32).tiny
+        self.log("val_loss", F.nll_loss(results.probs.clamp_min(tiny).log(), results.labels))
+        self.log("val_top1_percent", results.top1_percent, prog_bar=True)
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        self._score(batch, self.test_scores)
-
-    def on_test_epoch_end(self) -> None:
-        self.test_results = self.test_scores.compute()
-        self.test_scores.reset()
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """(N, K) softmax of a batch; `octvideo.training.score_videos` collects them."""
+        return self._probs(batch)
 
     def configure_optimizers(self) -> Any:
         hparams = self.hparams
@@ -153,14 +153,10 @@ class VideoClassifier(pl.LightningModule):
         schedule = cosine_schedule(optimizer, total, min(warmup, total), hparams["warmup_start"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _score(self, batch: dict[str, Any], scores: VideoScores) -> Tensor:
-        """(N, K) logits of the clips that could be read."""
-        scores.leave_out(clip.video for clip in batch.get("unreadable", ()))
+    def _probs(self, batch: dict[str, Any]) -> Tensor:
         if not len(batch["clip"]):
             return batch["clip"].new_empty(0, len(self.hparams["class_names"]))
-        logits = self(batch["clip"]).float()
-        scores.update(logits.softmax(dim=-1), batch["label"], batch["video"], batch["view"])
-        return logits
+        return self(batch["clip"]).float().softmax(dim=-1)
 
 
 def _check_at_least_zero(**values: float) -> None:

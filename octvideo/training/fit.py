@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
+from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.callbacks.weight_averaging import EMAWeightAveraging
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 
 from octvideo.data import UnreadableLog, VideoDataModule
+from octvideo.training.checkpoint_files import BEST, CHECKPOINTS, LAST, WholeFiles
 from octvideo.training.checkpoints import read_checkpoint
 from octvideo.training.classifier import VideoClassifier
+from octvideo.training.metrics_file import MetricsFile
 from octvideo.training.progress import LineProgress
+from octvideo.training.resume import EpochSoFar, StepCheckpoints, StepSeed, position
+from octvideo.training.sync_norm import PairSyncBatchNorm
 from octvideo.training.unreadable import UNREADABLE, UnreadableClips
-
-CHECKPOINTS = "checkpoints"
-
-
-class EpochSeed(Callback):
-    """Seeds dropout and mixing at the start of every epoch by its number, so that a resumed run draws what the straight
-    run drew. (Clips are drawn by seed, epoch and index: see `octvideo.data.EpochSampler`.)
-
-    Args:
-        seed: of the run.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if batch_idx == 0:  # later than on_train_epoch_start, after which loaders still draw random numbers
-            torch.manual_seed((self.seed * 1_000_003 + trainer.current_epoch) * 4096 + trainer.global_rank)
 
 
 def build_trainer(
-    output: str | Path, *, seed: int, ema_decay: float, progress: bool, has_validation: bool, **options: Any
+    output: str | Path,
+    *,
+    seed: int,
+    ema_decay: float,
+    progress: bool,
+    has_validation: bool,
+    checkpoint_every_n_steps: int = 0,
+    sync_batchnorm: bool = False,
+    **options: Any,
 ) -> pl.Trainer:
     """Make the Lightning trainer of a run.
 
@@ -50,64 +45,87 @@ def build_trainer(
         ema_decay: decay of a moving average of the weights, which is validated, saved and tested; 0 is off.
         progress: a live bar (True), or one line per epoch.
         has_validation: keep the best checkpoint by validation top-1 beside the last.
+        checkpoint_every_n_steps: also write the last checkpoint within epochs, after so many optimizer steps; 0 is off.
+        sync_batchnorm: batch norms, of octave networks too, over the batches of all processes.
         options: of `pytorch_lightning.Trainer`.
     """
     if not 0 <= ema_decay < 1:
         raise ValueError(f"ema_decay must be at least 0 and below 1; got {ema_decay}")
     output = Path(output)
-    callbacks: list[Callback] = [EpochSeed(seed), LearningRateMonitor("epoch")]
-    callbacks.append(UnreadableClips(UnreadableLog(output / UNREADABLE)))
-    callbacks.append(RichProgressBar() if progress else LineProgress())
+    callbacks: list[Callback] = [StepSeed(seed), EpochSoFar(), UnreadableClips(UnreadableLog(output / UNREADABLE))]
+    callbacks += [LearningRateMonitor("epoch"), RichProgressBar() if progress else LineProgress()]
     if ema_decay:
         callbacks.append(EMAWeightAveraging(decay=ema_decay))
     if not options.get("fast_dev_run"):
-        callbacks += _checkpoints(output, has_validation)
+        callbacks.append(MetricsFile(output / "metrics.csv"))
+        callbacks += _checkpoints(output / CHECKPOINTS, has_validation, checkpoint_every_n_steps)
+    plugins: list[Any] = [WholeFiles(), *([PairSyncBatchNorm()] if sync_batchnorm else []), *_environment()]
     return pl.Trainer(
         default_root_dir=output,
-        logger=[CSVLogger(output, name="", version=""), TensorBoardLogger(output, name="", version="tensorboard")],
+        logger=TensorBoardLogger(output, name="", version="tensorboard"),
         callbacks=callbacks,
+        plugins=plugins + options.pop("plugins", []),
         enable_model_summary=False,
+        use_distributed_sampler=False,  # the data module deals the clips out, and evaluates none twice
         **options,
     )
 
 
-def _checkpoints(output: Path, has_validation: bool) -> list[Callback]:
-    """The newest epoch's checkpoint, and the best one's.
+def _checkpoints(folder: Path, has_validation: bool, every_n_steps: int) -> list[Callback]:
+    """The best epoch's checkpoint, the newest one's, and those within epochs, which take the newest one's place.
 
-    Each has a callback of its own: one callback for both writes the last only when it is the best, too.
+    Each has a callback of its own: one callback for both writes the last only when it is the best, too. The best comes
+    first, so that the last knows of it: a run that goes on from the last then keeps or beats the best there was.
     """
-    folder = output / CHECKPOINTS
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
-    callbacks: list[Callback] = [ModelCheckpoint(filename="last", **common)]
-    if has_validation:
-        callbacks.append(ModelCheckpoint(filename="best", monitor="val_top1_percent", mode="max", **common))
-    return callbacks
+    last = ModelCheckpoint(filename=Path(LAST).stem, **common)
+    best = ModelCheckpoint(filename=Path(BEST).stem, monitor="val_top1_percent", mode="max", **common)
+    return [*([best] if has_validation else []), last, StepCheckpoints(folder / LAST, every_n_steps)]
 
 
-def last_checkpoint(output: str | Path) -> Path | None:
-    """The checkpoint from which a run goes on, or None where there is none yet."""
-    path = Path(output) / CHECKPOINTS / "last.ckpt"
-    return path if path.is_file() else None
-
-
-def best_checkpoint(output: str | Path) -> Path | None:
-    """The best checkpoint by validation top-1, or the last where nothing was validated; None where there is none."""
-    path = Path(output) / CHECKPOINTS / "best.ckpt"
-    return path if path.is_file() else last_checkpoint(output)
+def _environment() -> list[SLURMEnvironment]:
+    """SLURM's, without Lightning's own way to requeue a job, whose checkpoints no one reads here."""
+    is_slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if is_slurm else []
 
 
 def fit(classifier: VideoClassifier, data: VideoDataModule, trainer: pl.Trainer, resume: Path | None) -> None:
-    """Train, from the checkpoint `resume` where given.
+    """Train, from the checkpoint `resume` where given, exactly as the run that wrote it would have gone on.
 
     Raises:
-        ValueError: `resume` cannot be read.
-        KeyboardInterrupt: training was interrupted; the last whole epoch's checkpoint is there.
+        ValueError: `resume` cannot be read, or was written within an epoch by another number of processes.
+        OSError: a checkpoint cannot be written, as on a full disk; the one before it is whole.
+        ChildProcessError: a loader's process died.
+        KeyboardInterrupt: training was interrupted; the last checkpoint is there.
     """
     if resume is not None:
-        data.first_epoch = read_checkpoint(resume)["epoch"] + 1
-    try:
+        data.first_epoch, data.first_batch = position(read_checkpoint(resume))
+    with warnings.catch_warnings(), ended_together(trainer):
+        warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
         trainer.fit(classifier, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=True)
-    except SystemExit:
-        if trainer.interrupted:  # Lightning turns an interrupt into an exit
+
+
+@contextmanager
+def ended_together(trainer: pl.Trainer) -> Iterator[None]:
+    """End the processes that a trainer has started where this one fails: they would wait for it, some for ever.
+
+    Raises:
+        ChildProcessError: in place of what a loader says when one of its processes dies.
+        KeyboardInterrupt: in place of the exit that Lightning makes of an interrupt.
+    """
+    try:
+        yield
+    except BaseException as error:
+        children = getattr(trainer.strategy.launcher, "procs", [])
+        doomed = list(children)
+        children.clear()  # Lightning watches them, and would kill this process before it can say what is wrong
+        for child in doomed:
+            child.kill()
+        if isinstance(error, SystemExit) and trainer.interrupted:
             raise KeyboardInterrupt from None
+        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
+            raise ChildProcessError(
+                "a process that loads videos died; most often the system kills it for want of memory: free some, or "
+                "give fewer num_workers or a smaller batch_size. What was written is whole: the run can go on from it"
+            ) from error
         raise

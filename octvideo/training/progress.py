@@ -29,12 +29,13 @@ class LineProgress(ProgressBar):
         self._start = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics = trainer.callback_metrics  # in every process: they reduce them together
         if not self.is_enabled or trainer.global_rank:
             return
         names = ("train_loss", "val_loss", "val_top1_percent")
-        values = [f"{n} {float(trainer.callback_metrics[n]):.3f}" for n in names if n in trainer.callback_metrics]
-        if "unreadable" in trainer.callback_metrics:
-            values.append(f"unreadable {int(trainer.callback_metrics['unreadable'])}")
+        values = [f"{n} {float(metrics[n]):.3f}" for n in names if n in metrics]
+        if "unreadable" in metrics:
+            values.append(f"unreadable {int(metrics['unreadable'])}")
         seconds = time.monotonic() - self._start
         print(
             ", ".join([f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", *values, f"{seconds:.0f} s"]),

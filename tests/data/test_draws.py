@@ -1,10 +1,8 @@
 """What an epoch draws depends on seed and epoch alone."""
 
-import pytest
 import torch
 
 from octvideo.data import EpochSampler, VideoDataset, read_annotations
-from octvideo.data.draws import ViewSampler
 
 
 def test_every_index_once_and_another_order_each_epoch():
@@ -46,20 +44,3 @@ def views_info(num_frames):
     from octvideo.data import VideoInfo
 
     return VideoInfo(num_frames=num_frames, fps=25.0, height=4, width=4, codec="h264")
-
-
-@pytest.mark.parametrize("num_workers", [0, 1, 2, 3])
-def test_every_video_comes_to_one_worker(num_workers):
-    sampler = ViewSampler(num_videos=6, num_views=10, batch_size=4, num_workers=num_workers)
-    order = list(sampler)
-    assert sorted(order) == list(range(60))
-    assert len(sampler) == 60
-    workers = max(num_workers, 1)
-    # What is left for the last batches may be mixed.
-    batches = [order[start : start + 4] for start in range(0, 60, 4)][:-workers]
-    videos = [{index // 10 for batch in batches[worker::workers] for index in batch} for worker in range(workers)]
-    assert [len(mine) for mine in videos] == [6 // workers] * workers
-    for video in range(6):
-        assert [index for index in order if index // 10 == video] == list(range(10 * video, 10 * video + 10))
-    if num_workers < 2:
-        assert order == list(range(60))
