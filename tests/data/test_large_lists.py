@@ -1,5 +1,6 @@
 """Lists of many rows: flat arrays that behave as the records do, load soon and are shared by workers."""
 
+import itertools
 import multiprocessing
 import pickle
 import sys
@@ -12,7 +13,7 @@ import torch
 
 from octvideo.data import Annotations, EpochSampler, VideoRecord, read_annotations, split_annotations
 from octvideo.data.annotations.packed import CHUNK, PackedStrings
-from octvideo.data.draws import ViewSampler
+from octvideo.data.batches import ViewBatches
 
 resource = pytest.importorskip("resource", reason="memory is not counted on this system")
 NUM_ROWS = 200_000
@@ -130,17 +131,16 @@ def test_splitting_many_videos_takes_seconds():
     assert (labels[numbers] == held_out.labels).all()
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 3, 8])
-def test_views_come_in_the_order_of_whole_lists(num_workers):
-    workers = max(num_workers, 1)
-    streams = [[v * 5 + view for v in range(w, 13, workers) for view in range(5)] for w in range(workers)]
-    expected = [i for s in range(0, len(streams[0]), 4) for stream in streams for i in stream[s : s + 4]]
-    assert list(ViewSampler(num_videos=13, num_views=5, batch_size=4, num_workers=num_workers)) == expected
+def test_a_million_videos_are_dealt_out_in_seconds():
+    start = time.perf_counter()
+    batches = ViewBatches(10**6, num_views=30, batch_size=8, num_workers=8, rank=1, world_size=2)
+    items = list(itertools.chain.from_iterable(itertools.islice(batches, 1000)))
+    assert time.perf_counter() - start < 60
+    assert len(batches) == 10**6 * 30 // 8 // 2
+    assert len(set(items)) == 8000
 
 
-def test_samplers_make_no_list_of_an_epoch():
-    views = iter(ViewSampler(num_videos=10**9, num_views=30, batch_size=8, num_workers=8))
-    assert [next(views) for _ in range(10)] == [0, 1, 2, 3, 4, 5, 6, 7, 30, 31]
+def test_an_epoch_is_drawn_by_its_seed():
     sampler = EpochSampler(10_000, seed=3, epoch=lambda: 2)
     generator = torch.Generator().manual_seed(3 * 1_000_003 + 2)
     order = torch.randperm(10_000, generator=generator).tolist()
