@@ -46,6 +46,9 @@ def training_parser() -> OneLineParser:
     parser.add_argument("--fold", type=str | None, default=None, help="replaces {fold} in data.train, .val and .test")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, data order, augmentation")
     parser.add_argument("--ema_decay", type=float, default=0.0, help="moving average of the weights; 0 is off")
+    parser.add_argument(
+        "--precise_bn", type=int, default=0, help="batches for the final statistics of batch norms; 0 off"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint, if any")
     parser.add_argument(
         "--init", type=str | None, default=None, help="file of weights to start from (see octvideo.models.load_weights)"

@@ -190,13 +190,17 @@ def make_trainer(values: dict[str, Any], output: Path, *, has_validation: bool) 
         raise ValueError(
             "trainer.sync_batchnorm is true: octave networks have no synchronised batch norm, set it false"
         )
+    trainer_options = {k: v for k, v in values["trainer"].items() if k != "enable_progress_bar"}
+    if values["data"]["multigrid"]:
+        trainer_options["reload_dataloaders_every_n_epochs"] = 1
     return build_trainer(
         output,
         seed=values["seed"],
         ema_decay=values["ema_decay"],
+        precise_bn=values["precise_bn"],
         progress=sys.stdout.isatty() or bool(values["trainer"].get("enable_progress_bar")),
         has_validation=has_validation,
-        **{k: v for k, v in values["trainer"].items() if k != "enable_progress_bar"},
+        **trainer_options,
     )
 
 

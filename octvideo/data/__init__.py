@@ -7,6 +7,7 @@ from octvideo.data.decode import DECODERS, decode_frames, iterate_frames
 from octvideo.data.draws import EpochSampler
 from octvideo.data.mix import CutMix, MixUp
 from octvideo.data.motion import synthesize_motion_set
+from octvideo.data.multigrid import GridStage, MultigridPlan, plan_long_cycle
 from octvideo.data.probe import VideoDecodeError, VideoInfo, probe_video
 from octvideo.data.sampling import (
     SHORT_POLICIES,
@@ -29,7 +30,9 @@ __all__ = [
     "CutMix",
     "EpochSampler",
     "EvalTransform",
+    "GridStage",
     "MixUp",
+    "MultigridPlan",
     "TrainTransform",
     "VideoDataModule",
     "VideoDataset",
@@ -40,6 +43,7 @@ __all__ = [
     "clip_span",
     "decode_frames",
     "iterate_frames",
+    "plan_long_cycle",
     "probe_video",
     "random_clip",
     "read_annotations",

@@ -11,11 +11,13 @@ from octvideo.data.annotations import Annotations, read_annotations
 from octvideo.data.dataset import ClipItem, VideoDataset
 from octvideo.data.decode import check_decoder
 from octvideo.data.draws import EpochSampler, ViewSampler
+from octvideo.data.multigrid import GridStage, read_stages, stage_at
 from octvideo.data.split import split_annotations
 
 __all__ = ["VideoDataModule"]
 
 LOADER_TIMEOUT_SECONDS = 300  # a worker that waits for ever on a broken file becomes an error
+PRECISE_EPOCH = 1_000_000  # no epoch of a run draws what statistics of batch norms are taken over
 SPLITS = ("train", "val", "test")
 STAGE_SPLITS = {
     None: SPLITS,
@@ -58,7 +60,11 @@ class VideoDataModule(pl.LightningDataModule):
         std: per channel, on pixels in 0 .. 1.
         num_clips: clips per test video.
         num_crops: crops per test clip.
-        batch_size: clips per batch.
+        batch_size: clips per batch of one process.
+        num_samples: clips of each training video in its batch, from the same frames, each with a crop, flip and colours
+            of its own (repeated augmentation); batch_size counts them all.
+        multigrid: stages of training with smaller clips in larger batches, as rows of until_epoch, batch_factor,
+            num_frames, crop_size; after the last one clips have their usual shape. See :func:`plan_long_cycle`.
         num_workers: loader processes; 0 loads in the main one.
         cache_short_side: keep decoded videos in memory at this short side; None decodes a clip at a time.
         decoder: "pyav", "torchcodec" or "decord", each for the files in which its seeks are exact (PyAV reads the rest
@@ -96,6 +102,8 @@ class VideoDataModule(pl.LightningDataModule):
         num_clips: int = 10,
         num_crops: int = 3,
         batch_size: int = 8,
+        num_samples: int = 1,
+        multigrid: Sequence[Sequence[int]] = (),
         num_workers: int = 2,
         cache_short_side: int | None = None,
         decoder: str = "auto",
@@ -107,8 +115,11 @@ class VideoDataModule(pl.LightningDataModule):
             raise ValueError(f"val_fraction should be at least 0 and below 1, but it is {val_fraction}.")
         if val is not None and val_fraction > 0:
             raise ValueError(f"can't take both val ({val}) and val_fraction ({val_fraction}). Choose one.")
+        if num_samples < 1 or batch_size % num_samples:
+            raise ValueError(f"num_samples should be a divisor of batch_size ({batch_size}), but it is {num_samples}.")
         check_decoder(decoder)
         self.save_hyperparameters()
+        self._stages = read_stages(multigrid)
         self.first_epoch = 0  # of a resumed run: its loader starts to draw before the trainer knows its epoch
         self._annotations: dict[str, Annotations] = {}
         self._datasets: dict[str, VideoDataset] = {}
@@ -178,11 +189,39 @@ class VideoDataModule(pl.LightningDataModule):
                     dataset.fill_cache()
 
     def train_dataloader(self) -> DataLoader[ClipItem]:
-        """Shuffled training clips; an incomplete last batch is left out, unless it is the only one."""
-        dataset = self.dataset("train")
-        drop_last = len(dataset) > self.hparams["batch_size"]
+        """Shuffled training clips; an incomplete last batch is left out, unless it is the only one.
+
+        Raises:
+            ValueError: there are stages of several shapes, but the trainer does not ask for a loader at every epoch.
+        """
+        if self._stages and getattr(self.trainer, "reload_dataloaders_every_n_epochs", 1) != 1:
+            raise ValueError("multigrid changes the batches: set the trainer's reload_dataloaders_every_n_epochs to 1.")
+        epoch, world_size = self._epoch(), 1 if self.trainer is None else self.trainer.world_size
+        stage = stage_at(self._stages, epoch)
+        dataset = self.dataset("train") if stage is None else self._build_dataset("train", stage)
+        drop_last = self._num_videos(world_size) > self._videos_per_batch(epoch)
         sampler = EpochSampler(len(dataset), self.hparams["seed"], self._epoch)
-        return self._loader(dataset, sampler=sampler, drop_last=drop_last)
+        return self._loader(dataset, sampler=sampler, drop_last=drop_last, batch_size=self._videos_per_batch(epoch))
+
+    def batch_factor(self, epoch: int) -> int:
+        """How many times batch_size clips a training batch of an epoch has: 1 without multigrid stages."""
+        stage = stage_at(self._stages, epoch)
+        return 1 if stage is None else stage.batch_factor
+
+    def num_train_batches(self, epoch: int, world_size: int = 1) -> int:
+        """Training batches of an epoch in each of world_size processes."""
+        return max(self._num_videos(world_size) // self._videos_per_batch(epoch), 1)
+
+    def precise_loader(self, num_batches: int, rank: int = 0, world_size: int = 1) -> DataLoader[ClipItem]:
+        """One process's share of num_batches training batches of the usual shape, for statistics: the same every time.
+
+        There are fewer where the set has fewer videos; every process has as many.
+        """
+        dataset, per_batch = self.dataset("train"), self._videos_per_batch(None)
+        order = EpochSampler(len(dataset), self.hparams["seed"], lambda: PRECISE_EPOCH)
+        count = min(num_batches * per_batch, max(len(dataset) // (world_size * per_batch), 1) * per_batch)
+        mine = list(order)[rank::world_size][:count]
+        return self._loader(dataset, sampler=mine, persistent=False, batch_size=per_batch)
 
     def val_dataloader(self) -> DataLoader[ClipItem] | list[DataLoader[ClipItem]]:
         """Validation clips in order; an empty list where there is no validation set, which skips validation."""
@@ -214,26 +253,41 @@ class VideoDataModule(pl.LightningDataModule):
             class_names = self.class_names
         return read_annotations(source, root=self.hparams["root"], class_names=class_names)
 
-    def _build_dataset(self, split: str) -> VideoDataset:
+    def _num_videos(self, world_size: int) -> int:
+        """Training videos of one of world_size processes, among which they are dealt out with some repeated."""
+        return -(-len(self.dataset("train")) // world_size)
+
+    def _videos_per_batch(self, epoch: int | None) -> int:
+        factor = 1 if epoch is None else self.batch_factor(epoch)
+        return factor * self.hparams["batch_size"] // self.hparams["num_samples"]
+
+    def _build_dataset(self, split: str, stage: GridStage | None = None) -> VideoDataset:
         hparams = self.hparams
         names = ("short_side", "crop_size", "flip", "color_jitter", "rand_augment", "decoder")
-        settings = {name: hparams[name] for name in (*names, "rand_augment_magnitude")}
-        return VideoDataset(self.annotations(split), mode=split, cache=self._cache, **self.preprocessing(), **settings)
+        settings = {name: hparams[name] for name in (*names, "rand_augment_magnitude", "num_samples")}
+        settings |= self.preprocessing() | ({} if stage is None else stage.shape(hparams))
+        return VideoDataset(self.annotations(split), mode=split, cache=self._cache, **settings)
 
     def _epoch(self) -> int:
         return max(self.first_epoch, 0 if self.trainer is None else self.trainer.current_epoch)
 
     def _loader(
-        self, dataset: VideoDataset, *, sampler: EpochSampler | ViewSampler | None = None, drop_last: bool = False
+        self,
+        dataset: VideoDataset,
+        *,
+        sampler: EpochSampler | ViewSampler | list[tuple[int, int]] | None = None,
+        drop_last: bool = False,
+        batch_size: int | None = None,
+        persistent: bool = True,
     ) -> DataLoader[ClipItem]:
         num_workers = self.hparams["num_workers"]
         return DataLoader(
             dataset,
-            batch_size=self.hparams["batch_size"],
+            batch_size=self.hparams["batch_size"] if batch_size is None else batch_size,
             sampler=sampler,
             drop_last=drop_last,
             num_workers=num_workers,
-            persistent_workers=num_workers > 0,
+            persistent_workers=persistent and num_workers > 0,
             timeout=LOADER_TIMEOUT_SECONDS if num_workers > 0 else 0,
             pin_memory=torch.cuda.is_available(),
         )

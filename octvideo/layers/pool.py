@@ -97,9 +97,9 @@ def clip_window(pool: nn.Module) -> nn.Module | None:
 def planar_pool(pool: nn.Module) -> nn.Module | None:
     """The planar layer that computes what `nn.AvgPool3d` or `nn.MaxPool3d` does, or None where there is none."""
     if isinstance(pool, ClippedAvgPool3d):
-        planar = with_class(pool, ClippedAvgPool3d)
-        planar.planar = True
-        return planar
+        new: Any = with_class(pool, ClippedAvgPool3d)
+        new.planar = True
+        return new
     if type(pool) is nn.AvgPool3d and not pool.ceil_mode and pool.divisor_override is None:
         padded = any(_per_axis(pool.padding, 3))
         return with_class(pool, PlanarAvgPool3d) if pool.count_include_pad or not padded else None

@@ -3,19 +3,24 @@
 from octvideo.training.checkpoints import load_classifier, read_checkpoint
 from octvideo.training.classifier import VideoClassifier
 from octvideo.training.fit import best_checkpoint, build_trainer, fit, last_checkpoint
+from octvideo.training.precise_bn import PreciseBatchNorm, update_statistics
 from octvideo.training.recompute import checkpoint_activations
-from octvideo.training.schedule import build_optimizer, parameter_groups, warmup_cosine
+from octvideo.training.schedule import LrSchedule, build_optimizer, epoch_of_step, lr_scale, parameter_groups
 
 __all__ = [
+    "LrSchedule",
+    "PreciseBatchNorm",
     "VideoClassifier",
     "best_checkpoint",
     "build_optimizer",
     "build_trainer",
     "checkpoint_activations",
+    "epoch_of_step",
     "fit",
     "last_checkpoint",
     "load_classifier",
+    "lr_scale",
     "parameter_groups",
     "read_checkpoint",
-    "warmup_cosine",
+    "update_statistics",
 ]

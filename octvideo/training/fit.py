@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from octvideo.data import VideoDataModule
 from octvideo.training.checkpoints import read_checkpoint
 from octvideo.training.classifier import VideoClassifier
+from octvideo.training.precise_bn import PreciseBatchNorm
 from octvideo.training.progress import LineProgress
 
 CHECKPOINTS = "checkpoints"
@@ -38,7 +39,14 @@ class EpochSeed(Callback):
 
 
 def build_trainer(
-    output: str | Path, *, seed: int, ema_decay: float, progress: bool, has_validation: bool, **options: Any
+    output: str | Path,
+    *,
+    seed: int,
+    ema_decay: float,
+    progress: bool,
+    has_validation: bool,
+    precise_bn: int = 0,
+    **options: Any,
 ) -> pl.Trainer:
     """Make the Lightning trainer of a run.
 
@@ -48,15 +56,26 @@ def build_trainer(
         ema_decay: decay of a moving average of the weights, which is validated, saved and tested; 0 is off.
         progress: a live bar (True), or one line per epoch.
         has_validation: keep the best checkpoint by validation top-1 beside the last.
+        precise_bn: training batches over which the statistics of batch norms are taken before validation and at the
+            end; 0 is off.
         options: of `pytorch_lightning.Trainer`.
+
+    Raises:
+        ValueError: ema_decay or precise_bn out of its range, or both at once.
     """
     if not 0 <= ema_decay < 1:
         raise ValueError(f"ema_decay must be at least 0 and below 1; got {ema_decay}")
+    if precise_bn < 0 or (precise_bn and ema_decay):
+        raise ValueError(
+            f"precise_bn must be 0 or more, and 0 beside ema_decay, whose average has its own statistics; got {precise_bn}"
+        )
     output = Path(output)
     callbacks: list[Callback] = [EpochSeed(seed), LearningRateMonitor("epoch")]
     callbacks.append(RichProgressBar() if progress else LineProgress())
     if ema_decay:
         callbacks.append(EMAWeightAveraging(decay=ema_decay))
+    if precise_bn:
+        callbacks.append(PreciseBatchNorm(precise_bn))
     if not options.get("fast_dev_run"):
         callbacks += _checkpoints(output, has_validation)
     return pl.Trainer(
