@@ -67,7 +67,8 @@ def build_trainer(
         raise ValueError(f"ema_decay must be at least 0 and below 1; got {ema_decay}")
     if precise_bn < 0 or (precise_bn and ema_decay):
         raise ValueError(
-            f"precise_bn must be 0 or more, and 0 beside ema_decay, whose average has its own statistics; got {precise_bn}"
+            f"precise_bn must be 0 or more, and 0 beside ema_decay, whose average has statistics of its own; got "
+            f"{precise_bn}"
         )
     output = Path(output)
     callbacks: list[Callback] = [EpochSeed(seed), LearningRateMonitor("epoch")]
