@@ -117,8 +117,9 @@ class VideoDataset(Dataset[ClipItem]):
         _check_choice("frame_order", frame_order, FRAME_ORDERS)
         check_decoder(decoder)
         clip_span(num_frames, 1 if frame_stride is None else frame_stride)
-        if min(num_clips, num_samples) < 1:
-            raise ValueError(f"num_clips and num_samples should be 1 or more, but are {num_clips} and {num_samples}.")
+        for name, value in (("num_clips", num_clips), ("num_samples", num_samples)):
+            if value < 1:
+                raise ValueError(f"{name} should be at least 1, but it is {value}.")
         self.annotations = annotations
         self.num_frames, self.frame_stride, self.target_fps = num_frames, frame_stride, target_fps
         self.mode, self.short, self.frame_order = mode, short, frame_order
