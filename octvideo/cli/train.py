@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 
+from octvideo.cli.configs import check_output, read_config, without_command_line
 from octvideo.cli.options import training_parser
 from octvideo.cli.results import RunFacts, score, show, write_artifacts
 from octvideo.data import VideoDataModule
@@ -28,7 +29,7 @@ from octvideo.training import (
 RESULT = "result.json"
 CONFIG = "config.yaml"
 # Options that do not change what a run learns.
-NOT_THE_RUNS = {"config", "output", "resume", "threads", "measure_latency"}
+NOT_THE_RUNS = {"output", "resume", "threads", "measure_latency"}
 SPLITS = ("train", "val", "test")
 
 
@@ -37,6 +38,9 @@ def run(arguments: Sequence[str]) -> int:
     parser = training_parser()
     options = parser.parse_args(list(arguments))
     values = options.as_dict()
+    if values["base"] is not None:
+        raise ValueError(f"--base {values['base']} is read in a config only: give --config for it")
+    check_output(values["output"], arguments)
     output = Path(values["output"])
     check_folder(output, values["resume"])
     output.mkdir(parents=True, exist_ok=True)
@@ -68,7 +72,7 @@ def store_options(values: dict[str, Any], output: Path) -> None:
 
 def as_yaml(values: dict[str, Any]) -> str:
     """Options as the text of a config."""
-    return yaml.safe_dump({k: v for k, v in values.items() if k != "config"}, sort_keys=False)
+    return yaml.safe_dump(dict(without_command_line(values)), sort_keys=False)
 
 
 def check_same_options(values: dict[str, Any], output: Path) -> None:
@@ -80,7 +84,7 @@ def check_same_options(values: dict[str, Any], output: Path) -> None:
     has_begun = last_checkpoint(output) or (output / RESULT).is_file()
     if not has_begun or not (output / CONFIG).is_file():
         return
-    before = flatten(yaml.safe_load((output / CONFIG).read_text(encoding="utf-8")))
+    before = flatten(read_config(output / CONFIG))
     for name, value in flatten(yaml.safe_load(as_yaml(values))).items():
         if name.split(".")[0] not in NOT_THE_RUNS and before.get(name) != value:
             raise ValueError(
@@ -106,6 +110,7 @@ def train(values: dict[str, Any], output: Path) -> None:
     """
     if values["threads"]:
         torch.set_num_threads(values["threads"])
+    check_builder(values["model"]["model"], values["own_builders"])
     data = build_data(values["data"], values["fold"], values["seed"])
     torch.manual_seed(values["seed"])
     classifier = VideoClassifier(
@@ -126,6 +131,16 @@ def train(values: dict[str, Any], output: Path) -> None:
         print(f"{output}: no result, since neither data.test nor data.val is given")
 
 
+def check_builder(model: str, own_builders: bool) -> None:
+    """Refuse to import a module that an option names, which may come from a stranger's config.
+
+    Raises:
+        ValueError: says how to allow it.
+    """
+    if ":" in model and not own_builders:
+        raise ValueError(f"model {model!r} is not octvideo's, and importing it runs its code: add --own_builders")
+
+
 def leave_process_group() -> None:
     """End the ranks' common work: the result is scored by the first rank alone, over every video."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -138,7 +153,7 @@ def report_run(values: dict[str, Any], output: Path, data: VideoDataModule, spli
     checkpoint = last_checkpoint(output) if values["test_checkpoint"] == "last" else best_checkpoint(output)
     if checkpoint is None:
         raise FileNotFoundError(f"{output} holds no checkpoint: was training stopped in its first epoch?")
-    classifier = load_classifier(checkpoint, own_builders=True)  # its builder has just run from the config
+    classifier = load_classifier(checkpoint, own_builders=values["own_builders"])
     facts = RunFacts(
         name=values["name"],
         dataset=values["dataset"],
