@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pytorch_lightning.callbacks.weight_averaging import EMAWeightAveraging
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from octvideo.data import VideoDataModule
-from octvideo.training.checkpoints import read_checkpoint
+from octvideo.training.checkpoints import read_resumed
 from octvideo.training.classifier import VideoClassifier
 from octvideo.training.precise_bn import PreciseBatchNorm
 from octvideo.training.progress import LineProgress
@@ -36,6 +37,18 @@ class EpochSeed(Callback):
     ) -> None:
         if batch_idx == 0:  # later than on_train_epoch_start, after which loaders still draw random numbers
             torch.manual_seed((self.seed * 1_000_003 + trainer.current_epoch) * 4096 + trainer.global_rank)
+
+
+class _Started(Callback):
+    """Says whether a checkpoint is read and the trainer at work."""
+
+    has_started = False
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.has_started = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.has_started = True
 
 
 def build_trainer(
@@ -121,9 +134,17 @@ def fit(classifier: VideoClassifier, data: VideoDataModule, trainer: pl.Trainer,
         KeyboardInterrupt: training was interrupted; the last whole epoch's checkpoint is there.
     """
     if resume is not None:
-        data.first_epoch = read_checkpoint(resume)["epoch"] + 1
+        data.setup("fit")  # a mistake in the lists is no fault of the checkpoint
+        data.first_epoch = read_resumed(resume)["epoch"] + 1
+    started = _Started()
+    trainer.callbacks.insert(0, started)  # type: ignore[attr-defined]
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=True)
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        if resume is None or started.has_started:
+            raise
+        reason = textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
+        raise ValueError(f"{resume} cannot be resumed with these options, or is damaged: {reason}") from error
     except SystemExit:
         if trainer.interrupted:  # Lightning turns an interrupt into an exit
             raise KeyboardInterrupt from None
