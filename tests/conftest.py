@@ -1,5 +1,6 @@
 """Fixtures shared by every room's tests."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -35,6 +36,12 @@ def write_video(path: Path, frames: np.ndarray, fps: int = 25) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
+
+
+@pytest.fixture(scope="session")
+def video_writer() -> Callable[..., None]:
+    """write_video, for tests that need videos of their own."""
+    return write_video
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+import textwrap
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ COMMANDS = {
 }
 
 USER_ERRORS = (ValueError, OSError, ImportError, MisconfigurationException)
+MAX_MESSAGE = 2000  # characters: a strange file can make a library quote all of it
 INNER_ERRORS = (TypeError, RuntimeError)  # sometimes a user's mistake that a library reports, sometimes ours
 
 
@@ -72,7 +74,7 @@ def one_line(error: BaseException) -> str:
     text = str(error)
     if text.startswith("Caught ") and "DataLoader worker" in text:
         text = text.strip().rpartition("\n")[2].partition(": ")[2]
-    return " ".join(text.split()) or type(error).__name__
+    return textwrap.shorten(" ".join(text.split()), MAX_MESSAGE, placeholder=" ...") or type(error).__name__
 
 
 def _fail(message: str, code: int) -> int:

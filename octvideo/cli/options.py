@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from argparse import SUPPRESS
 from typing import Literal, NoReturn
 
 import pytorch_lightning as pl
 from jsonargparse import ArgumentParser
 
+from octvideo.cli.configs import ConfigAction
 from octvideo.data import VideoDataModule
 from octvideo.training import VideoClassifier
 
 FROM_DATA = {"class_names", "preprocessing"}
 RUN_OWNS = {
-    "callbacks", "logger", "default_root_dir", "plugins", "profiler", "enable_model_summary", "use_distributed_sampler",
+    "callbacks", "logger", "default_root_dir", "plugins", "profiler", "enable_model_summary", "model_registry",
+    "use_distributed_sampler",
 }  # fmt: skip
+# Lightning takes objects, too, and a config that names their class would have it imported.
+ONLY_NAMES = ("accelerator", "strategy")
 
 
 class OneLineParser(ArgumentParser):
@@ -45,10 +50,14 @@ def add_reading_options(parser: OneLineParser) -> None:
 def training_parser() -> OneLineParser:
     """The options of `octvideo train`: model.*, data.*, trainer.* and the run's own."""
     parser = new_parser("train", "Train a network; every field of the config can be set on the command line.")
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    text = "YAML file with any of the options below; its `base: FILE` is a config that it builds on"
+    parser.add_argument("--config", action=ConfigAction, help=text)
+    parser.add_argument("--base", type=str | None, default=None, help=SUPPRESS)
     parser.add_class_arguments(VideoClassifier, "model", skip=FROM_DATA)
     parser.add_class_arguments(VideoDataModule, "data", skip={"seed"})
-    parser.add_class_arguments(pl.Trainer, "trainer", skip=RUN_OWNS)
+    parser.add_class_arguments(pl.Trainer, "trainer", skip=RUN_OWNS | set(ONLY_NAMES))
+    for name in ONLY_NAMES:
+        parser.add_argument(f"--trainer.{name}", type=str, default="auto", help="by Lightning's name for it")
     parser.set_defaults({"trainer.max_epochs": 10})
     parser.add_argument("--output", type=str, default="runs/train", help="folder of the run")
     parser.add_argument("--name", type=str, default="run", help="experiment's name in reports")
@@ -56,6 +65,9 @@ def training_parser() -> OneLineParser:
     parser.add_argument("--fold", type=str | None, default=None, help="replaces {fold} in data.train, .val and .test")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, data order, augmentation")
     parser.add_argument("--ema_decay", type=float, default=0.0, help="moving average of the weights; 0 is off")
+    parser.add_argument(
+        "--precise_bn", type=int, default=0, help="batches for the final statistics of batch norms; 0 off"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint, if any")
     text = "write a checkpoint within epochs, too, after so many optimizer steps; 0 writes one at each epoch's end"
     parser.add_argument("--checkpoint_every_n_steps", type=int, default=0, help=text)
@@ -65,4 +77,5 @@ def training_parser() -> OneLineParser:
     parser.add_argument("--test_checkpoint", type=Literal["best", "last"], default="best", help="which one is tested")
     parser.add_argument("--measure_latency", type=bool, default=True, help="false where other work runs beside")
     parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; None is torch's choice")
+    parser.add_argument("--own_builders", action="store_true", help="import a builder of yours, module:function")
     return parser

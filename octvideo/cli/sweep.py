@@ -49,12 +49,14 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--output", type=str, default="runs/sweep", help="folder of the runs and of the report")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, the CPU's cores shared")
+    parser.add_argument("--own_builders", action="store_true", help="import a builder of yours, module:function")
     options = parser.parse_args(given)
+    passed_on = [*passed_on, *(["--own_builders"] if options.own_builders else [])]
     runs = plan_runs(
         options.output, options.config, options.variants, options.folds or [None], options.seeds, passed_on
     )
     run_all(runs, jobs=options.jobs)
-    report(options.output, runs)
+    report(options.output, runs, own_builders=options.own_builders)
     return 0
 
 
@@ -216,10 +218,14 @@ def _last_line(path: Path, start: str = "") -> str:
     return next((line for line in reversed(lines) if line.startswith(start)), "")
 
 
-def fill_latency(runs: Sequence[Run]) -> None:
+def fill_latency(runs: Sequence[Run], own_builders: bool = False) -> None:
     """Time a view of each variant's network once, when all runs are over, and enter it into the variant's rows.
 
     While several runs train side by side none measures it.
+
+    Args:
+        runs: finished ones.
+        own_builders: import a builder that a checkpoint names.
     """
     variants: dict[tuple[float, str], list[tuple[Run, ResultRow]]] = {}
     for one in runs:
@@ -232,15 +238,15 @@ def fill_latency(runs: Sequence[Run]) -> None:
         checkpoint = best_checkpoint(members[0][0].folder)
         if checkpoint is None:
             continue
-        latency = view_latency(load_classifier(checkpoint, own_builders=True).to(device))
+        latency = view_latency(load_classifier(checkpoint, own_builders=own_builders).to(device))
         for one, row in members:
             timed = replace(row, latency_ms=latency.median_ms, latency_threads=latency.threads)
             write_result(one.folder / "result.json", timed)
 
 
-def report(output: str | Path, runs: Sequence[Run]) -> None:
+def report(output: str | Path, runs: Sequence[Run], own_builders: bool = False) -> None:
     """Write the report of the runs and print its table."""
-    fill_latency(runs)
+    fill_latency(runs, own_builders)
     paths = find_results([str(r.folder / "result.json") for r in runs])
     write_report(paths, output)
     print(markdown_table([read_result(path) for path in paths]))

@@ -13,6 +13,7 @@ import torch
 import yaml
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from octvideo.cli.configs import check_output, read_config, without_command_line
 from octvideo.cli.options import training_parser
 from octvideo.cli.results import RunFacts, score, scoring_trainer, show, write_artifacts
 from octvideo.data import UnreadableLog, VideoDataModule
@@ -33,7 +34,7 @@ RESULT = "result.json"
 CONFIG = "config.yaml"
 # Options that do not change what a run learns.
 NOT_THE_RUNS = {
-    "config", "output", "resume", "threads", "measure_latency", "checkpoint_every_n_steps", "data.num_workers",
+    "output", "resume", "threads", "measure_latency", "checkpoint_every_n_steps", "data.num_workers",
     "data.unreadable", "data.timeout_seconds",
 }  # fmt: skip
 SPLITS = ("train", "val", "test")
@@ -44,6 +45,9 @@ def run(arguments: Sequence[str]) -> int:
     parser = training_parser()
     options = parser.parse_args(list(arguments))
     values = options.as_dict()
+    if values["base"] is not None:
+        raise ValueError(f"--base {values['base']} is read in a config only: give --config for it")
+    check_output(values["output"], arguments)
     output = Path(values["output"])
     check_folder(output, values["resume"])
     output.mkdir(parents=True, exist_ok=True)
@@ -76,7 +80,7 @@ def store_options(values: dict[str, Any], output: Path) -> None:
 
 def as_yaml(values: dict[str, Any]) -> str:
     """Options as the text of a config."""
-    return yaml.safe_dump({k: v for k, v in values.items() if k != "config"}, sort_keys=False)
+    return yaml.safe_dump(dict(without_command_line(values)), sort_keys=False)
 
 
 def check_same_options(values: dict[str, Any], output: Path) -> None:
@@ -88,7 +92,7 @@ def check_same_options(values: dict[str, Any], output: Path) -> None:
     has_begun = last_checkpoint(output) or (output / RESULT).is_file()
     if not has_begun or not (output / CONFIG).is_file():
         return
-    before = flatten(yaml.safe_load((output / CONFIG).read_text(encoding="utf-8")))
+    before = flatten(read_config(output / CONFIG))
     for name, value in flatten(yaml.safe_load(as_yaml(values))).items():
         if name not in NOT_THE_RUNS and before.get(name) != value:
             raise ValueError(
@@ -114,6 +118,7 @@ def train(values: dict[str, Any], output: Path) -> None:
     """
     if values["threads"]:
         torch.set_num_threads(values["threads"])
+    check_builder(values["model"]["model"], values["own_builders"])
     data = build_data(values["data"], values["fold"], values["seed"])
     torch.manual_seed(values["seed"])
     classifier = VideoClassifier(
@@ -141,6 +146,16 @@ def train(values: dict[str, Any], output: Path) -> None:
         torch.distributed.destroy_process_group()
 
 
+def check_builder(model: str, own_builders: bool) -> None:
+    """Refuse to import a module that an option names, which may come from a stranger's config.
+
+    Raises:
+        ValueError: says how to allow it.
+    """
+    if ":" in model and not own_builders:
+        raise ValueError(f"model {model!r} is not octvideo's, and importing it runs its code: add --own_builders")
+
+
 def show_left_out(output: Path) -> None:
     """Say how much of the training and validation videos could not be read."""
     unreadable = UnreadableLog(output / UNREADABLE)
@@ -154,7 +169,7 @@ def report_run(values: dict[str, Any], output: Path, data: VideoDataModule, spli
     checkpoint = last_checkpoint(output) if values["test_checkpoint"] == "last" else best_checkpoint(output)
     if checkpoint is None:
         raise FileNotFoundError(f"{output} holds no checkpoint: was training stopped in its first epoch?")
-    classifier = load_classifier(checkpoint, own_builders=True)  # its builder has just run from the config
+    classifier = load_classifier(checkpoint, own_builders=values["own_builders"])
     facts = RunFacts(
         name=values["name"],
         dataset=values["dataset"],
@@ -206,14 +221,18 @@ def make_trainer(values: dict[str, Any], output: Path, *, has_validation: bool) 
             "trainer.sync_batchnorm is true and data.unreadable is 'skip': a process none of whose clips could be read "
             "would keep the others waiting. Leave bad files out by data.manifest, and set data.unreadable 'error'"
         )
+    trainer_options = {k: v for k, v in values["trainer"].items() if k != "enable_progress_bar"}
+    if values["data"]["multigrid"]:
+        trainer_options["reload_dataloaders_every_n_epochs"] = 1
     return build_trainer(
         output,
         seed=values["seed"],
         ema_decay=values["ema_decay"],
+        precise_bn=values["precise_bn"],
         progress=sys.stdout.isatty() or bool(values["trainer"].get("enable_progress_bar")),
         has_validation=has_validation,
         checkpoint_every_n_steps=values["checkpoint_every_n_steps"],
-        **{k: v for k, v in values["trainer"].items() if k != "enable_progress_bar"},
+        **trainer_options,
     )
 
 

@@ -8,6 +8,7 @@ from octvideo.data.draws import EpochSampler
 from octvideo.data.guard import GuardedDataset
 from octvideo.data.mix import CutMix, MixUp
 from octvideo.data.motion import synthesize_motion_set
+from octvideo.data.multigrid import GridStage, MultigridPlan, plan_long_cycle
 from octvideo.data.probe import VideoDecodeError, VideoInfo, probe_video
 from octvideo.data.sampling import (
     SHORT_POLICIES,
@@ -33,9 +34,11 @@ __all__ = [
     "CutMix",
     "EpochSampler",
     "EvalTransform",
+    "GridStage",
     "GuardedDataset",
     "Manifest",
     "MixUp",
+    "MultigridPlan",
     "TrainTransform",
     "UnreadableClip",
     "UnreadableLog",
@@ -49,6 +52,7 @@ __all__ = [
     "collate_clips",
     "decode_frames",
     "iterate_frames",
+    "plan_long_cycle",
     "probe_video",
     "random_clip",
     "read_annotations",

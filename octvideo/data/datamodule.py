@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,6 +17,7 @@ from octvideo.data.dataset import ClipItem, VideoDataset
 from octvideo.data.decode import check_decoder
 from octvideo.data.draws import EpochSampler
 from octvideo.data.guard import GuardedDataset
+from octvideo.data.multigrid import GridStage, read_stages, stage_at
 from octvideo.data.scan.manifest import Manifest
 from octvideo.data.scan.use import leave_out_bad
 from octvideo.data.split import split_annotations
@@ -23,6 +25,7 @@ from octvideo.data.unreadable import collate_clips
 
 __all__ = ["VideoDataModule"]
 
+PRECISE_EPOCH = 1_000_000  # no epoch of a run draws what statistics of batch norms are taken over
 SPLITS = ("train", "val", "test")
 STAGE_SPLITS = {
     None: SPLITS,
@@ -66,7 +69,11 @@ class VideoDataModule(pl.LightningDataModule):
         std: per channel, on pixels in 0 .. 1.
         num_clips: clips per test video.
         num_crops: crops per test clip.
-        batch_size: clips per batch.
+        batch_size: clips per batch of one process.
+        num_samples: clips of each training video in its batch, from the same frames, each with a crop, flip and colours
+            of its own (repeated augmentation); batch_size counts them all.
+        multigrid: stages of training with smaller clips in larger batches, as rows of until_epoch, batch_factor,
+            num_frames, crop_size; after the last one clips have their usual shape. See :func:`plan_long_cycle`.
         num_workers: loader processes; 0 loads in the main one.
         cache_short_side: keep decoded videos in memory at this short side; None decodes a clip at a time.
         decoder: "pyav", "torchcodec" or "decord", each for the files in which its seeks are exact (PyAV reads the rest
@@ -111,6 +118,8 @@ class VideoDataModule(pl.LightningDataModule):
         num_clips: int = 10,
         num_crops: int = 3,
         batch_size: int = 8,
+        num_samples: int = 1,
+        multigrid: Sequence[Sequence[int]] = (),
         num_workers: int = 2,
         cache_short_side: int | None = None,
         decoder: str = "auto",
@@ -126,8 +135,11 @@ class VideoDataModule(pl.LightningDataModule):
             raise ValueError(f"val_fraction should be at least 0 and below 1, but it is {val_fraction}.")
         if val is not None and val_fraction > 0:
             raise ValueError(f"can't take both val ({val}) and val_fraction ({val_fraction}). Choose one.")
+        if num_samples < 1 or batch_size % num_samples:
+            raise ValueError(f"num_samples should be a divisor of batch_size ({batch_size}), but it is {num_samples}.")
         check_decoder(decoder)
         self.save_hyperparameters()
+        self._stages = read_stages(multigrid)
         self.first_epoch = 0  # of a resumed run: its loader starts to draw before the trainer knows its epoch
         self.first_batch = 0  # of a run that is resumed within that epoch
         self.left_out: dict[str, dict[str, str]] = {split: {} for split in SPLITS}  # reasons by path
@@ -204,13 +216,40 @@ class VideoDataModule(pl.LightningDataModule):
                 self.dataset(split)
 
     def train_dataloader(self) -> DataLoader[ClipItem]:
-        """Shuffled training clips; an incomplete last batch is left out, unless it is the only one."""
-        dataset, hparams = self.dataset("train"), self.hparams
+        """Shuffled training clips; an incomplete last batch is left out, unless it is the only one.
+
+        Raises:
+            ValueError: there are stages of several shapes, but the trainer does not ask for a loader at every epoch.
+        """
+        if self._stages and getattr(self.trainer, "reload_dataloaders_every_n_epochs", 1) != 1:
+            raise ValueError("multigrid changes the batches: set the trainer's reload_dataloaders_every_n_epochs to 1.")
+        epoch, hparams = self._epoch(), self.hparams
+        stage = stage_at(self._stages, epoch)
+        dataset = self.dataset("train") if stage is None else self._build_dataset("train", stage)
         overfits = bool(getattr(self.trainer, "overfit_batches", 0))  # on the same clips every epoch
         order = EpochSampler(len(dataset), hparams["seed"], (lambda: 0) if overfits else self._epoch)
         rank, world_size = self._place()
-        batches = TrainBatches(order, hparams["batch_size"], rank=rank, world_size=world_size, first=self._first)
-        return self._loader(dataset, batches)
+        size = self._videos_per_batch(epoch)
+        return self._loader(dataset, TrainBatches(order, size, rank=rank, world_size=world_size, first=self._first))
+
+    def batch_factor(self, epoch: int) -> int:
+        """How many times batch_size clips a training batch of an epoch has: 1 without multigrid stages."""
+        stage = stage_at(self._stages, epoch)
+        return 1 if stage is None else stage.batch_factor
+
+    def num_train_batches(self, epoch: int, world_size: int = 1) -> int:
+        """Training batches of an epoch in each of world_size processes."""
+        return max(len(self.dataset("train")) // (world_size * self._videos_per_batch(epoch)), 1)
+
+    def precise_loader(self, num_batches: int, rank: int = 0, world_size: int = 1) -> DataLoader[ClipItem]:
+        """One process's share of num_batches training batches of the usual shape, for statistics: the same every time.
+
+        There are fewer where the set has fewer videos; every process has as many.
+        """
+        dataset = self.dataset("train")
+        order = EpochSampler(len(dataset), self.hparams["seed"], lambda: PRECISE_EPOCH)
+        batches = TrainBatches(order, self._videos_per_batch(None), rank=rank, world_size=world_size)
+        return self._loader(dataset, list(islice(batches, num_batches)), persistent=False)
 
     def val_dataloader(self) -> DataLoader[ClipItem] | list[DataLoader[ClipItem]]:
         """Validation clips in order; an empty list where there is no validation set, which skips validation."""
@@ -267,11 +306,15 @@ class VideoDataModule(pl.LightningDataModule):
                 rank_zero_warn(f"{source}: {notice}")
         return annotations
 
-    def _build_dataset(self, split: str) -> VideoDataset:
+    def _videos_per_batch(self, epoch: int | None) -> int:
+        factor = 1 if epoch is None else self.batch_factor(epoch)
+        return factor * self.hparams["batch_size"] // self.hparams["num_samples"]
+
+    def _build_dataset(self, split: str, stage: GridStage | None = None) -> VideoDataset:
         hparams = self.hparams
         names = ("short_side", "crop_size", "flip", "color_jitter", "rand_augment", "decoder")
-        settings = {name: hparams[name] for name in (*names, "rand_augment_magnitude")}
-        settings |= self.preprocessing() | {"manifest": self.manifest}
+        settings = {name: hparams[name] for name in (*names, "rand_augment_magnitude", "num_samples")}
+        settings |= self.preprocessing() | {"manifest": self.manifest} | ({} if stage is None else stage.shape(hparams))
         return VideoDataset(self.annotations(split), mode=split, cache=self._cache, **settings)
 
     def _epoch(self) -> int:
@@ -284,7 +327,9 @@ class VideoDataModule(pl.LightningDataModule):
         """Number of this process, and how many the trainer has."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
-    def _loader(self, dataset: VideoDataset, batches: TrainBatches | ViewBatches) -> DataLoader[ClipItem]:
+    def _loader(
+        self, dataset: VideoDataset, batches: TrainBatches | ViewBatches | list[Any], *, persistent: bool = True
+    ) -> DataLoader[ClipItem]:
         num_workers = self.hparams["num_workers"]
         guarded = GuardedDataset(
             dataset, seconds=self.hparams["timeout_seconds"], unreadable=self.hparams["unreadable"]
@@ -297,6 +342,6 @@ class VideoDataModule(pl.LightningDataModule):
             collate_fn=collate_clips,
             batch_sampler=batches,
             num_workers=num_workers,
-            persistent_workers=num_workers > 0,
+            persistent_workers=persistent and num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

@@ -74,6 +74,8 @@ class VideoDataset(Dataset[ClipItem]):
         test_crop_size: pixels of the crop in "val" and "test"; None is crop_size.
         stretch: where above 0, the whole frame (in training at least this share of its height and width) is resized to
             the crop, whatever its shape, and the short sides play no role.
+        num_samples: clips of a training video that a batch gets from one drawing of frames, each with a crop, flip and
+            colours of its own.
         flip: probability of a flip in training; 0 where direction is the label.
         color_jitter: strength of colour changes in training.
         rand_augment: RandAugment operations in training; 0 is off.
@@ -111,6 +113,7 @@ class VideoDataset(Dataset[ClipItem]):
         test_short_side: int = 256,
         test_crop_size: int | Sequence[int] | None = None,
         stretch: float = 0.0,
+        num_samples: int = 1,
         flip: float = 0.5,
         color_jitter: float = 0.0,
         rand_augment: int = 0,
@@ -123,12 +126,14 @@ class VideoDataset(Dataset[ClipItem]):
         _check_choice("frame_order", frame_order, FRAME_ORDERS)
         check_decoder(decoder)
         clip_span(num_frames, 1 if frame_stride is None else frame_stride)
-        if num_clips < 1:
-            raise ValueError(f"num_clips should be at least 1, but it is {num_clips}.")
+        for name, value in (("num_clips", num_clips), ("num_samples", num_samples)):
+            if value < 1:
+                raise ValueError(f"{name} should be at least 1, but it is {value}.")
         self.annotations = annotations
         self.num_frames, self.frame_stride, self.target_fps = num_frames, frame_stride, target_fps
         self.mode, self.short, self.frame_order = mode, short, frame_order
         self.num_clips, self.num_crops = (num_clips, num_crops) if mode == "test" else (1, 1)
+        self.num_samples = num_samples if mode == "train" else 1
         self.cache_short_side, self.decoder, self.manifest = cache_short_side, decoder, manifest
         self.cache: MutableMapping[str, torch.Tensor] = {} if cache is None else cache
         self._stream: tuple[tuple[int, int], ClipStream] | None = None
@@ -169,22 +174,29 @@ class VideoDataset(Dataset[ClipItem]):
 
     def __getitem__(self, index: int | tuple[int, int]) -> ClipItem:
         """One clip with its label, -1 where it is not known; (index, seed) draws a training clip by that seed."""
+        return self._samples(index)[0]
+
+    def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> list[ClipItem]:
+        """The items of a batch: num_samples for each index, one after the other."""
+        return [item for index in indices for item in self._samples(index)]
+
+    def _samples(self, index: int | tuple[int, int]) -> list[ClipItem]:
         if isinstance(index, tuple):
             index, seed = index
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                return self._item(index)
-        return self._item(index)
+                return self._items(index)
+        return self._items(index)
 
-    def _item(self, index: int) -> ClipItem:
+    def _items(self, index: int) -> list[ClipItem]:
         if not 0 <= index < len(self):
             raise IndexError(f"index should be 0 to {len(self) - 1}, but it is {index}.")
         video, view = divmod(index, self.num_views)
         record = self.annotations.records[video]
         indices = self._frame_indices(record.path, index, view // self.num_crops)
-        clip = self._train_clip(record.path, indices) if self.mode == "train" else self._eval_clip(index, indices)
+        clips = self._train_clips(record.path, indices) if self.mode == "train" else [self._eval_clip(index, indices)]
         label = UNKNOWN_LABEL if record.label is None else record.label
-        return {"clip": clip, "label": label, "video": video, "view": view}
+        return [{"clip": clip, "label": label, "video": video, "view": view} for clip in clips]
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the open file: workers that are spawned get a copy."""
@@ -196,12 +208,18 @@ class VideoDataset(Dataset[ClipItem]):
             for record in self.annotations.records:
                 self._cached_video(record.path)
 
-    def _train_clip(self, path: str, indices: list[int]) -> torch.Tensor:
+    def _train_clips(self, path: str, indices: list[int]) -> list[torch.Tensor]:
+        transform, samples = self._train_transform, range(self.num_samples)
         if self.cache_short_side is not None:
-            return self._train_transform(self._cached_video(path)[indices])
+            frames = self._cached_video(path)[indices]
+            return [transform(frames) for _ in samples]
         info = self._probe(path)
-        crop = self._train_transform.draw_crop(info.height, info.width)
-        return self._train_transform.finish(decode_frames(path, indices, decoder=self.decoder, each=crop, info=info))
+        crops = [transform.draw_crop(info.height, info.width) for _ in samples]
+        how: dict[str, Any] = {"decoder": self.decoder, "info": info}
+        if len(crops) == 1:
+            return [transform.finish(decode_frames(path, indices, each=crops[0], **how))]
+        views = decode_frames(path, indices, each=lambda frame: torch.stack([crop(frame) for crop in crops]), **how)
+        return [transform.finish(views[:, sample]) for sample in samples]
 
     def _eval_clip(self, index: int, indices: list[int]) -> torch.Tensor:
         video, view = divmod(index, self.num_views)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -47,7 +48,7 @@ class GuardedDataset(Dataset[Any]):
         self.dataset, self.seconds, self.unreadable = dataset, seconds, unreadable
         self._failed: dict[str, str] = {}
         self._child: tuple[int, TimedProcess] | None = None
-        self._clip = torch.empty(0)
+        self._clips = torch.empty(0)
 
     def __len__(self) -> int:
         """Number of items."""
@@ -55,18 +56,25 @@ class GuardedDataset(Dataset[Any]):
 
     def __getitem__(self, index: int | tuple[int, int]) -> Any:
         """One item; under "skip" an :class:`UnreadableClip` where it cannot be made."""
+        return self._items_or_reason(index)[0]
+
+    def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> list[Any]:
+        """The items of a batch: as many for each index as the data set draws samples, or one that cannot be made."""
+        return [item for index in indices for item in self._items_or_reason(index)]
+
+    def _items_or_reason(self, index: int | tuple[int, int]) -> list[Any]:
         video, view = divmod(index if isinstance(index, int) else index[0], self.dataset.num_views)
         path = self.dataset.annotations.records[video].path
         try:
-            return self._item(index, path)
+            return self._items(index, path)
         except UNREADABLE_ERRORS as error:
             if self.unreadable == "error":
                 raise
-            return UnreadableClip(video, view, path, short_reason(error, path))
+            return [UnreadableClip(video, view, path, short_reason(error, path))]
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the child: spawned workers start their own."""
-        return self.__dict__ | {"_child": None, "_clip": torch.empty(0)}
+        return self.__dict__ | {"_child": None, "_clips": torch.empty(0)}
 
     def fill_cache(self) -> None:
         """Decode every video into the data set's cache, where it has one, so that loader workers share it."""
@@ -77,15 +85,16 @@ class GuardedDataset(Dataset[Any]):
                 if self.unreadable == "error":
                     raise
 
-    def _item(self, index: int | tuple[int, int], path: str) -> ClipItem:
-        if self.dataset.cache_short_side is not None:
+    def _items(self, index: int | tuple[int, int], path: str) -> list[ClipItem]:
+        in_memory = self.dataset.cache_short_side is not None
+        if in_memory:
             self._fill(path)
-            return self.dataset[index]
-        if not self.seconds:
-            return self.dataset[index]
-        item = self._ask(index, path)
-        item["clip"] = self._clip.clone()
-        return item
+        if in_memory or not self.seconds:
+            return self.dataset.__getitems__([index])
+        items = self._ask(index, path)
+        for item, clip in zip(items, self._clips.clone(), strict=True):
+            item["clip"] = clip
+        return items
 
     def _fill(self, path: str) -> None:
         cache = self.dataset.cache
@@ -101,10 +110,10 @@ class GuardedDataset(Dataset[Any]):
         if path in self._failed:
             raise VideoDecodeError(self._failed[path])
         if self._child is None or self._child[0] != os.getpid():
-            shape = self.dataset.clip_shape
+            shape = self.dataset.num_samples, *self.dataset.clip_shape
             memory = mmap.mmap(-1, math.prod(shape) * torch.float32.itemsize)  # shared with what is forked from here
-            self._clip = torch.frombuffer(memory, dtype=torch.float32).view(shape)
-            self._child = os.getpid(), TimedProcess(partial(_answer, self.dataset, self._clip), self.seconds)
+            self._clips = torch.frombuffer(memory, dtype=torch.float32).view(shape)
+            self._child = os.getpid(), TimedProcess(partial(_answer, self.dataset, self._clips), self.seconds)
         try:
             return self._child[1].ask(request)
         except TimedOutError as error:
@@ -114,10 +123,11 @@ class GuardedDataset(Dataset[Any]):
         raise VideoDecodeError(self._failed[path])
 
 
-def _answer(dataset: VideoDataset, clip: torch.Tensor, request: Any) -> Any:
-    """In the child: the frames of a path, or an item whose clip is put into shared memory."""
+def _answer(dataset: VideoDataset, clips: torch.Tensor, request: Any) -> Any:
+    """In the child: the frames of a path, or the items of an index, whose clips are put into shared memory."""
     if isinstance(request, str):
         return dataset.decode_video(request).numpy()
-    item = dataset[request]
-    clip.copy_(item["clip"])
-    return {**item, "clip": None}
+    items = dataset.__getitems__([request])
+    for item, clip in zip(items, clips, strict=True):
+        clip.copy_(item["clip"])
+    return [{**item, "clip": None} for item in items]

@@ -121,9 +121,11 @@ def _name_ticks(axes: Axes, class_names: Sequence[str], totals: np.ndarray) -> N
         return
     size = 9.0 if len(class_names) <= 35 else 6.0
     upright = len(class_names) <= 8 and max(map(len, class_names)) <= 7
-    axes.set_xticks(range(len(class_names)), class_names, rotation=0 if upright else 90, fontsize=size)
+    axes.set_xticks(
+        range(len(class_names)), class_names, rotation=0 if upright else 90, fontsize=size, parse_math=False
+    )
     rows = [f"{name} ({int(total)})" for name, total in zip(class_names, totals, strict=True)]
-    axes.set_yticks(range(len(class_names)), rows, fontsize=size)
+    axes.set_yticks(range(len(class_names)), rows, fontsize=size, parse_math=False)
 
 
 def _number_cells(axes: Axes, percent: np.ndarray) -> None:

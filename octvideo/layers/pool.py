@@ -57,6 +57,21 @@ class PlanarAvgPool3d(nn.AvgPool3d):
         return _pool_planar(self, input, F.avg_pool2d, super().forward)
 
 
+class ClippedAvgPool3d(nn.AvgPool3d):
+    """Average pooling whose window is clipped to the map: a map smaller than the window is averaged as a whole.
+
+    It takes small clips where `nn.AvgPool3d` raises an error, and is the same on all others.
+    """
+
+    planar = False  # a channels-last map runs through 2-D views
+
+    def forward(self, input: Tensor) -> Tensor:
+        kernel = [min(k, n) for k, n in zip(per_axis(self.kernel_size, 3), input.shape[2:], strict=True)]
+        if self.planar and is_channels_last(input):
+            return pool_planar(input, F.avg_pool2d, kernel, per_axis(self.stride, 3), (0, 0, 0))
+        return F.avg_pool3d(input, kernel, self.stride)
+
+
 class PlanarMaxPool3d(nn.MaxPool3d):
     """Maximum pooling that of a channels-last map runs through 2-D views, which is faster."""
 
@@ -71,8 +86,20 @@ def _pool_planar(pool: Any, x: Tensor, pool2d: Callable[..., Tensor], pool3d: Ca
     return pool_planar(x, pool2d, kernel, stride, padding)
 
 
+def clip_window(pool: nn.Module) -> nn.Module | None:
+    """The clipped layer for an `nn.AvgPool3d` that slides over its map step by step, as those of heads do, or None."""
+    if type(pool) is not nn.AvgPool3d or pool.ceil_mode or pool.divisor_override is not None:
+        return None
+    slides = set(per_axis(pool.stride, 3)) == {1} and not any(per_axis(pool.padding, 3))
+    return with_class(pool, ClippedAvgPool3d) if slides else None
+
+
 def planar_pool(pool: nn.Module) -> nn.Module | None:
     """The planar layer that computes what `nn.AvgPool3d` or `nn.MaxPool3d` does, or None where there is none."""
+    if isinstance(pool, ClippedAvgPool3d):
+        new: Any = with_class(pool, ClippedAvgPool3d)
+        new.planar = True
+        return new
     if type(pool) is nn.AvgPool3d and not pool.ceil_mode and pool.divisor_override is None:
         padded = any(per_axis(pool.padding, 3))
         return with_class(pool, PlanarAvgPool3d) if pool.count_include_pad or not padded else None

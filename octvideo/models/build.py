@@ -11,6 +11,8 @@ from typing import Any
 from torch import nn
 
 from octvideo.convert import octavize
+from octvideo.layers.pool import clip_window
+from octvideo.layers.replace import replace_modules
 
 Builder = Callable[..., nn.Module]
 BUILDERS: dict[str, Builder] = {}
@@ -27,6 +29,7 @@ def finish(
     """Octavize a built network.
 
     PyTorchVideo computes some strides and windows with numpy; plain integers instead let `torch.compile` read them.
+    The pooling of its heads has windows of the size that the network is made for; smaller maps are averaged whole.
 
     Args:
         net: the dense network; it is changed, and returned.
@@ -39,7 +42,7 @@ def finish(
             values = getattr(module, field, None)
             if isinstance(values, Sequence) and not isinstance(values, str):
                 setattr(module, field, tuple(int(v) for v in values))
-    return octavize(net, alpha, octave, keep_dense=keep_dense)
+    return replace_modules(octavize(net, alpha, octave, keep_dense=keep_dense), clip_window)
 
 
 def register(builder: Builder | None = None, *, view: tuple[int, int, int] = (8, 224, 224)) -> Any:

@@ -21,7 +21,7 @@ def r2plus1d_r50(num_classes: int = 400, alpha: float = 0, octave: str = "spatia
         dropout: drop rate before the last layer.
 
     Shape:
-        (N, 3, T, H, W) with T >= 13 and H, W >= 193 -> (N, num_classes).
+        (N, 3, T, H, W) -> (N, num_classes).
 
     Raises:
         ValueError: for an alpha outside [0, 1] or an unknown octave.
@@ -32,7 +32,7 @@ def r2plus1d_r50(num_classes: int = 400, alpha: float = 0, octave: str = "spatia
 
 @register(view=(32, 224, 224))
 def csn_r101(num_classes: int = 400, alpha: float = 0, octave: str = "spatial", dropout: float = 0.5) -> nn.Module:
-    """(Oct-)ir-CSN-101, 32 frames (Tran et al. 2019): arguments as `r2plus1d_r50`, T >= 25 and H, W >= 193."""
+    """(Oct-)ir-CSN-101, 32 frames (Tran et al. 2019): arguments and shapes as `r2plus1d_r50`."""
     net = create_csn(
         model_depth=101,
         model_num_class=num_classes,
@@ -45,7 +45,7 @@ def csn_r101(num_classes: int = 400, alpha: float = 0, octave: str = "spatial", 
 
 @register(view=(16, 224, 224))
 def s3d(num_classes: int = 400, alpha: float = 0, octave: str = "spatial", dropout: float = 0.2) -> nn.Module:
-    """(Oct-)S3D (Xie et al. 2018) of torchvision: arguments as `r2plus1d_r50`, T >= 14 and H, W >= 193.
+    """(Oct-)S3D (Xie et al. 2018) of torchvision: arguments and shapes as `r2plus1d_r50`.
 
     Both Inception blocks of the lowest resolution write dense maps, as the paper's last stage does.
     """

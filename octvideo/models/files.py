@@ -37,19 +37,48 @@ def read_file(path: str | Path, wanted: str = WEIGHTS) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        _check_sums(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        _check_archive(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_tensors(content, path.stat().st_size)
+        return content
     except Exception as error:  # a damaged file can make the reader fail in any way
         raise ValueError(f"{path} {_why_unreadable(path)} ({type(error).__name__}): give {wanted}") from error
 
 
-def _check_sums(path: Path) -> None:
-    """Raise a BadZipFile for a file whose bytes have changed since it was written; torch itself does not look."""
+def _check_archive(path: Path) -> None:
+    """Raise a BadZipFile for a file that unpacks to more than its size, or whose bytes have changed since.
+
+    torch itself never packs, and looks for neither.
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            is_packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+            if is_packed or sum(part.file_size for part in parts) > path.stat().st_size:
+                raise zipfile.BadZipFile("it unpacks to more than its size")
             broken = archive.testzip()
         if broken is not None:
             raise zipfile.BadZipFile(f"the check sum of {broken} is wrong")
+
+
+def _check_tensors(content: Any, size_bytes: int) -> None:
+    """Raise a ValueError for tensors that are not plain ones, or that take more memory than the file has bytes."""
+    waiting, seen, storages = [content], set(), {}
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:  # a part that is held twice is looked at once: it can be held by ever so many
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+                raise ValueError("it holds tensors that are not dense")
+            storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        elif isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple | set | frozenset):
+            waiting += value
+    if sum(storages.values()) > size_bytes:
+        raise ValueError("its tensors are larger than the file")
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -62,12 +91,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     content = read_file(path)
     if isinstance(content, dict):
         weights = content.get("state_dict", content.get("model_state", content))
-        if isinstance(weights, dict) and weights and all(isinstance(v, Tensor) for v in weights.values()):
+        if isinstance(weights, dict) and weights and all(_is_named_tensor(*item) for item in weights.items()):
             return dict(weights)
     raise ValueError(
         f"{path} holds no weights: expected a dict of tensors, alone or as its state_dict (octvideo) or "
         "model_state (PySlowFast, PyTorchVideo)"
     )
+
+
+def _is_named_tensor(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)
 
 
 def save_weights(network: nn.Module, path: str | Path) -> None:

@@ -52,7 +52,7 @@ def i3d_r50_nln(num_classes: int = 400, alpha: float = 0, octave: str = "spatial
         dropout: drop rate before the last layer.
 
     Shape:
-        (N, 3, 8, H, W) with H, W >= 193 -> (N, num_classes).
+        (N, 3, T, H, W) -> (N, num_classes).
 
     Raises:
         ValueError: for an alpha outside [0, 1] or an unknown octave.

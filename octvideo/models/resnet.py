@@ -24,7 +24,7 @@ def c2d_r50(num_classes: int = 400, alpha: float = 0, octave: str = "spatial", d
         dropout: drop rate before the last layer.
 
     Shape:
-        (N, 3, 8, H, W) with H, W >= 193 -> (N, num_classes).
+        (N, 3, T, H, W) -> (N, num_classes).
 
     Raises:
         ValueError: for an alpha outside [0, 1] or an unknown octave.

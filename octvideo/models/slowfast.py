@@ -72,7 +72,7 @@ def slowfast_r50_4x16(
         dropout: drop rate before the last layer.
 
     Shape:
-        (N, 3, 32, H, W) with H, W >= 193 -> (N, num_classes).
+        (N, 3, T, H, W), T a multiple of 8 (here) or of 4 -> (N, num_classes).
 
     Raises:
         ValueError: for an alpha outside [0, 1] or an unknown octave.

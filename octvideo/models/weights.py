@@ -13,6 +13,7 @@ from octvideo.models.inflate import inflate
 from octvideo.models.names import Weights
 
 LISTED = 8
+NON_LOCAL = ".non_local."  # see octvideo.models.non_local.NonLocalStage
 
 
 def load_weights(network: nn.Module, path: str | Path, inflation: str = "average") -> None:
@@ -21,8 +22,8 @@ def load_weights(network: nn.Module, path: str | Path, inflation: str = "average
     Reads octvideo's .ckpt, PyTorchVideo's and PySlowFast's .pyth, torchvision's .pth, any plain state dict of
     `torch.save`, and .safetensors. PySlowFast's names, and for a video network those of torchvision's ResNets, become
     PyTorchVideo's; the kernels of an image network become video kernels (`inflate`). PyTorchVideo's X3D has no norm
-    in its first shortcut: PySlowFast's is folded into the layers around it. A last layer of other classes keeps
-    its own initial values, with a notice.
+    in its first shortcut: PySlowFast's is folded into the layers around it. A last layer of other classes keeps its own
+    initial values, with a notice, and so do non-local blocks where the file has none.
 
     Args:
         network: the network, changed in place.
@@ -36,12 +37,15 @@ def load_weights(network: nn.Module, path: str | Path, inflation: str = "average
     """
     own = network.state_dict()
     given = inflate(read_weights(path), network, inflation)
-    fresh = _head_of_other_classes(network, own, given)
+    head, added = _head_of_other_classes(network, own, given), _added_blocks(own, given)
+    fresh = {*head, *added}
     differences = _differences(own, {name: value for name, value in given.items() if name not in fresh}, fresh)
     if differences:
         raise ValueError(f"{path} does not fit the network: {'; '.join(differences)}")
-    if fresh:
-        rank_zero_warn(f"{path}: the last layer has other classes and starts anew ({', '.join(fresh)})")
+    if added:
+        rank_zero_warn(f"{path}: it has no non-local blocks, the network's start anew ({len(added)} weights)")
+    if head:
+        rank_zero_warn(f"{path}: the last layer has other classes and starts anew ({', '.join(head)})")
     network.load_state_dict({name: value for name, value in given.items() if name not in fresh}, strict=False)
 
 
@@ -53,6 +57,11 @@ def _head_of_other_classes(network: nn.Module, own: Weights, given: Weights) -> 
     if len(rows) == len(head) and all(a[0] != b[0] and a[1:] == b[1:] for a, b in rows):
         return head
     return []
+
+
+def _added_blocks(own: Weights, given: Weights) -> list[str]:
+    """Names of the network's non-local blocks where the file has no such block: at first they add nothing."""
+    return [] if any(NON_LOCAL in name for name in given) else [name for name in own if NON_LOCAL in name]
 
 
 def _differences(own: Weights, given: Weights, fresh: Iterable[str]) -> list[str]:

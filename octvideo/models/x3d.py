@@ -22,7 +22,7 @@ def x3d_xs(num_classes: int = 400, alpha: float = 0, octave: str = "spatial", dr
         dropout: drop rate before the last layer.
 
     Shape:
-        (N, 3, T, H, W) with T >= 4 and H, W >= 129 -> (N, num_classes).
+        (N, 3, T, H, W) -> (N, num_classes).
 
     Raises:
         ValueError: for an alpha outside [0, 1] or an unknown octave.
@@ -32,19 +32,19 @@ def x3d_xs(num_classes: int = 400, alpha: float = 0, octave: str = "spatial", dr
 
 @register(view=(13, 160, 160))
 def x3d_s(num_classes: int = 400, alpha: float = 0, octave: str = "spatial", dropout: float = 0.5) -> nn.Module:
-    """(Oct-)X3D-S, 13 frames of 160 pixels: arguments as `x3d_xs`, T >= 13 and H, W >= 129."""
+    """(Oct-)X3D-S, 13 frames of 160 pixels: arguments and shapes as `x3d_xs`."""
     return _x3d(13, 160, 2.2, num_classes, alpha, octave, dropout)
 
 
 @register(view=(16, 224, 224))
 def x3d_m(num_classes: int = 400, alpha: float = 0, octave: str = "spatial", dropout: float = 0.5) -> nn.Module:
-    """(Oct-)X3D-M, 16 frames of 224 pixels: arguments as `x3d_xs`, T >= 16 and H, W >= 193."""
+    """(Oct-)X3D-M, 16 frames of 224 pixels: arguments and shapes as `x3d_xs`."""
     return _x3d(16, 224, 2.2, num_classes, alpha, octave, dropout)
 
 
 @register(view=(16, 312, 312))
 def x3d_l(num_classes: int = 400, alpha: float = 0, octave: str = "spatial", dropout: float = 0.5) -> nn.Module:
-    """(Oct-)X3D-L, 16 frames of 312 pixels, deeper: arguments as `x3d_xs`, T >= 16 and H, W >= 289."""
+    """(Oct-)X3D-L, 16 frames of 312 pixels, deeper: arguments and shapes as `x3d_xs`."""
     return _x3d(16, 312, 5.0, num_classes, alpha, octave, dropout)
 
 

@@ -76,7 +76,7 @@ def plot_accuracy_against_gmacs(
     if not panels:
         raise ValueError("rows should hold at least one result, got none. Evaluate a network first.")
     # A fixed salt and no date: the same rows give the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "octvideo", "font.size": 10}):
+    with matplotlib.rc_context({"svg.hashsalt": "octvideo", "font.size": 10, "text.parse_math": False}):
         # The legends below the panels take their height from the longest one.
         legend_lines = max(len(_series(group)) for group in panels.values())
         figure = Figure(figsize=(8.0 * len(panels), 5.6 + 0.2 * legend_lines), layout="constrained")

@@ -16,7 +16,14 @@ from octvideo.data.mix import CutMix, MixUp
 from octvideo.evaluation import VideoScores
 from octvideo.models import BUILDERS, IMAGE_BUILDERS, build_model
 from octvideo.training import recompute
-from octvideo.training.schedule import OPTIMIZERS, build_optimizer, cosine_schedule, parameter_groups
+from octvideo.training.schedule import (
+    OPTIMIZERS,
+    LrSchedule,
+    build_optimizer,
+    lr_scale,
+    parameter_groups,
+    step_schedule,
+)
 
 
 class VideoClassifier(pl.LightningModule):
@@ -29,10 +36,15 @@ class VideoClassifier(pl.LightningModule):
         dropout: drop rate before the last layer.
         optimizer: "sgd" (Nesterov) or "adamw".
         lr: learning rate after the warm-up.
+        lr_batch_size: clips per optimizer step that lr is meant for: lr is multiplied by batch size x processes x
+            accumulated batches over this number (linear scaling). None takes lr as it is.
         momentum: of SGD; beta 1 of AdamW.
         weight_decay: on weights; norms and biases have none.
         warmup_epochs: epochs (also a fraction) of linear warm-up before the cosine.
         warmup_start: learning rate at the first step, as a share of lr.
+        cosine_after_warmup: start the cosine where the warm-up ends; else it runs over all epochs, as in PySlowFast.
+        lr_steps: epochs from which the learning rate is lr_gamma times what it was, in place of the cosine.
+        lr_gamma: of lr_steps.
         label_smoothing: share of the target that is spread over all classes.
         mixup: MixUp's alpha; 0 is off.
         cutmix: CutMix's alpha; 0 is off. With both on, each batch draws one of them.
@@ -60,10 +72,14 @@ class VideoClassifier(pl.LightningModule):
         dropout: float = 0.5,
         optimizer: str = "sgd",
         lr: float = 0.1,
+        lr_batch_size: int | None = None,
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
         warmup_epochs: float = 0.0,
         warmup_start: float = 0.1,
+        cosine_after_warmup: bool = True,
+        lr_steps: Sequence[float] = (),
+        lr_gamma: float = 0.1,
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
@@ -82,6 +98,10 @@ class VideoClassifier(pl.LightningModule):
             raise ValueError(f"model {model!r} takes images: clips of video need one of {', '.join(BUILDERS)}")
         _check_at_least_zero(lr=lr, weight_decay=weight_decay, warmup_epochs=warmup_epochs, mixup=mixup, cutmix=cutmix)
         _check_share(dropout=dropout, momentum=momentum, warmup_start=warmup_start, label_smoothing=label_smoothing)
+        _check_share(lr_gamma=lr_gamma)
+        if lr_batch_size is not None and lr_batch_size < 1:
+            raise ValueError(f"lr_batch_size must be 1 or more; got {lr_batch_size}")
+        LrSchedule(1, steps=lr_steps)  # raises an error now, not when training starts
         class_names, preprocessing = list(class_names), dict(preprocessing or {})
         self.save_hyperparameters(logger=False)
         self.network = build_model(model, num_classes=len(class_names), alpha=alpha, octave=octave, dropout=dropout)
@@ -147,10 +167,17 @@ class VideoClassifier(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         hparams = self.hparams
         groups = parameter_groups(self.network, hparams["weight_decay"])
-        optimizer = build_optimizer(hparams["optimizer"], groups, hparams["lr"], hparams["momentum"])
-        total = int(self.trainer.estimated_stepping_batches)
-        warmup = int(total * hparams["warmup_epochs"] / max(self.trainer.max_epochs or 1, 1))
-        schedule = cosine_schedule(optimizer, total, min(warmup, total), hparams["warmup_start"])
+        lr = hparams["lr"] * lr_scale(self.trainer, hparams["lr_batch_size"])
+        optimizer = build_optimizer(hparams["optimizer"], groups, lr, hparams["momentum"])
+        by_epoch = LrSchedule(
+            max(self.trainer.max_epochs or 1, 1),
+            hparams["warmup_epochs"],
+            hparams["warmup_start"],
+            hparams["cosine_after_warmup"],
+            hparams["lr_steps"],
+            hparams["lr_gamma"],
+        )
+        schedule = step_schedule(optimizer, self.trainer, by_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _probs(self, batch: dict[str, Any]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +17,26 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from octvideo.data import UnreadableLog, VideoDataModule
 from octvideo.training.checkpoint_files import BEST, CHECKPOINTS, LAST, WholeFiles
-from octvideo.training.checkpoints import read_checkpoint
+from octvideo.training.checkpoints import read_resumed
 from octvideo.training.classifier import VideoClassifier
 from octvideo.training.metrics_file import MetricsFile
+from octvideo.training.precise_bn import PreciseBatchNorm
 from octvideo.training.progress import LineProgress
 from octvideo.training.resume import EpochSoFar, StepCheckpoints, StepSeed, position
 from octvideo.training.sync_norm import PairSyncBatchNorm
 from octvideo.training.unreadable import UNREADABLE, UnreadableClips
+
+
+class _Started(Callback):
+    """Says whether a checkpoint is read and the trainer at work."""
+
+    has_started = False
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.has_started = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.has_started = True
 
 
 def build_trainer(
@@ -34,6 +48,7 @@ def build_trainer(
     has_validation: bool,
     checkpoint_every_n_steps: int = 0,
     sync_batchnorm: bool = False,
+    precise_bn: int = 0,
     **options: Any,
 ) -> pl.Trainer:
     """Make the Lightning trainer of a run.
@@ -47,15 +62,27 @@ def build_trainer(
         has_validation: keep the best checkpoint by validation top-1 beside the last.
         checkpoint_every_n_steps: also write the last checkpoint within epochs, after so many optimizer steps; 0 is off.
         sync_batchnorm: batch norms, of octave networks too, over the batches of all processes.
+        precise_bn: training batches over which the statistics of batch norms are taken before validation and at the
+            end; 0 is off.
         options: of `pytorch_lightning.Trainer`.
+
+    Raises:
+        ValueError: ema_decay or precise_bn out of its range, or both at once.
     """
     if not 0 <= ema_decay < 1:
         raise ValueError(f"ema_decay must be at least 0 and below 1; got {ema_decay}")
+    if precise_bn < 0 or (precise_bn and ema_decay):
+        raise ValueError(
+            f"precise_bn must be 0 or more, and 0 beside ema_decay, whose average has statistics of its own; got "
+            f"{precise_bn}"
+        )
     output = Path(output)
     callbacks: list[Callback] = [StepSeed(seed), EpochSoFar(), UnreadableClips(UnreadableLog(output / UNREADABLE))]
     callbacks += [LearningRateMonitor("epoch"), RichProgressBar() if progress else LineProgress()]
     if ema_decay:
         callbacks.append(EMAWeightAveraging(decay=ema_decay))
+    if precise_bn:
+        callbacks.append(PreciseBatchNorm(precise_bn))
     if not options.get("fast_dev_run"):
         callbacks.append(MetricsFile(output / "metrics.csv"))
         callbacks += _checkpoints(output / CHECKPOINTS, has_validation, checkpoint_every_n_steps)
@@ -99,10 +126,20 @@ def fit(classifier: VideoClassifier, data: VideoDataModule, trainer: pl.Trainer,
         KeyboardInterrupt: training was interrupted; the last checkpoint is there.
     """
     if resume is not None:
-        data.first_epoch, data.first_batch = position(read_checkpoint(resume))
-    with warnings.catch_warnings(), ended_together(trainer):
-        warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
-        trainer.fit(classifier, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=True)
+        data.setup("fit")  # a mistake in the lists is no fault of the checkpoint
+    started = _Started()
+    trainer.callbacks.insert(0, started)  # type: ignore[attr-defined]
+    try:
+        if resume is not None:
+            data.first_epoch, data.first_batch = position(read_resumed(resume))
+        with warnings.catch_warnings(), ended_together(trainer):
+            warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
+            trainer.fit(classifier, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=True)
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        if resume is None or started.has_started or str(resume) in str(error):
+            raise
+        reason = textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
+        raise ValueError(f"{resume} cannot be resumed with these options, or is damaged: {reason}") from error
 
 
 @contextmanager

@@ -23,7 +23,6 @@ from octvideo.report import read_result
 from octvideo.training import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 SMALL = {
     "model.model": "resnet3d_tiny", "model.optimizer": "adamw", "model.lr": 0.003, "data.num_frames": 4,
     "data.frame_stride": 2, "data.short_side": "[32, 36]", "data.test_short_side": 32, "data.crop_size": 32,
@@ -378,29 +377,6 @@ def test_variants(text, expected):
 def test_wrong_variants(text, message):
     with pytest.raises(ValueError, match=message):
         parse_variant(text)
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_every_config_parses_and_opens_with_its_command(path):
-    first = path.read_text().splitlines()[0]
-    assert first.startswith("# octvideo ")
-    assert f"configs/{path.name}" in first
-    options = training_parser().parse_args(["--config", str(path)])
-    assert options.model.model
-    assert options.data.train
-
-
-KINETICS = [p for p in CONFIGS if p.stem.startswith("kinetics")]
-
-
-@pytest.mark.parametrize("path", KINETICS, ids=lambda p: p.stem)
-def test_kinetics_recipes_run_on_a_small_kinetics_folder(path, two_classes, tmp_path, capsys):
-    lists = {"train": two_classes / "train.txt", "val": two_classes / "test.txt", "test": two_classes / "test.txt"}
-    changes = [text for name, value in lists.items() for text in (f"--data.{name}", str(value))]
-    changes += ["--data.class_names", str(two_classes / "classes.txt"), "--output", str(tmp_path)]
-    changes += ["--data.batch_size", "1", "--data.num_workers", "0", "--trainer.accelerator", "cpu"]
-    code, _, err = run(capsys, "train", "--config", path, *changes, "--trainer.fast_dev_run", "true")
-    assert (code, err) == (0, "")
 
 
 def test_the_command_is_a_module_too():
