@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from octvideo.layers import OctPair, avg_pool, octave_from_dense, upsample
-from octvideo.layers.channels import HIGH, LOW, count, take
+from octvideo.layers.channels import HIGH, LOW, Segments, count, take
 from octvideo.layers.functional import columns, is_depthwise
 from octvideo.layers.lowering import to_frames
 from octvideo.layers.pair import empty_low
@@ -77,13 +77,16 @@ class _Window(NamedTuple):
 
 
 class _JoinedPair(OctPair):
-    """A pair that brings what its readers need of it.
+    """A pair on the way from one fused convolution to others, with the map that these read of it.
 
-    Attributes:
+    Args:
+        high, low, segments: as of `OctPair`.
         joined: the low part and the pooled high one side by side, in one map.
     """
 
-    joined: Tensor | None = None
+    def __init__(self, high: Tensor, low: Tensor, segments: Segments, joined: Tensor) -> None:
+        super().__init__(high, low, segments)
+        self.joined = joined
 
 
 class FusedConv(nn.Module):
@@ -180,9 +183,9 @@ class FusedConv(nn.Module):
             return empty_low(high, self.factors) if self.alpha_out else high  # type: ignore[arg-type,return-value]
         if high is None:
             high = low.new_empty(low.shape[0], 0, *self._high_size(pair))
-        out = _JoinedPair(high, low, self.out_segments)
-        out.joined = joined
-        return out
+        if joined is None:
+            return OctPair(high, low, self.out_segments)
+        return _JoinedPair(high, low, self.out_segments, joined)
 
     def _low(self, pair: OctPair, total: Tensor | None, relu: bool) -> Tensor | None:
         """The low part of the output, by one convolution of all that it reads where there are no groups."""

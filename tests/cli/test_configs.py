@@ -119,6 +119,7 @@ SMALL = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:.*the last layer has other classes", "ignore:.*it has no non-local blocks")
 @pytest.mark.parametrize("path", KINETICS, ids=KINETICS_IDS)
 def test_kinetics_recipes_run(path, kinetics, monkeypatch, capsys):
     """The recipe's own network, schedule and lists; only clips and batches are small, and one step is made."""

@@ -133,9 +133,8 @@ def test_two_processes_through_the_command_line(two_classes, tmp_path):
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "run" / "metrics.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    rates = [float(row["lr-SGD/pg1"]) for row in rows if row["lr-SGD/pg1"]]  # at the start of each epoch
-    # 4 clips x 2 processes where 4 are meant: twice the rate; twice that in the stage of twice the batch.
-    assert rates == pytest.approx([0.04, 0.02, 0.002])
+    # 4 clips x 2 processes where 4 are meant: twice the rate, for the step that follows each epoch.
+    assert [float(row["lr"]) for row in rows] == pytest.approx([0.02, 0.002, 0.002])
     steps = {int(row["epoch"]): int(row["step"]) for row in rows if row["train_loss"]}
-    assert steps == {0: 0, 1: 2, 2: 4}  # 4 videos a process: 1 batch of 4 of them, then 2 batches of 2
+    assert steps == {1: 1, 2: 3, 3: 5}  # 4 videos a process: 1 batch of 4 of them, then 2 batches of 2
     assert (tmp_path / "run" / "result.json").is_file()
