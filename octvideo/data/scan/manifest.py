@@ -96,8 +96,8 @@ class Manifest:
                 mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b""
             )
         lines = list(_whole_lines(self._lines))
-        if not lines or _fields(self._line(*lines[0])) != list(HEADER):
-            raise ValueError(f"{self.path}: not a manifest of videos. Give one that octvideo data scan wrote.")
+        if not lines or self._line(*lines[0]).encode() != _format(HEADER):
+            raise _not_a_manifest(self.path)
         self._index(lines[1:])
 
     def _index(self, places: Sequence[tuple[int, int]]) -> None:
@@ -165,13 +165,24 @@ def append_entry(file: io.FileIO, entry: ManifestEntry) -> None:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut off a line that a crash left without its end, and write the header where there is none."""
+    """Cut off a line that a crash left without its end, and write the header where there is none.
+
+    Raises:
+        ValueError: the file is something else.
+    """
     content = path.read_bytes() if path.is_file() else b""
+    header = _format(HEADER)
+    if not content.startswith(header[: len(content)]):
+        raise _not_a_manifest(path)
     places = list(_whole_lines(content))
     with open(path, "ab") as file:
         file.truncate(places[-1][1] if places else 0)
         if not places:
-            file.write(_format(HEADER))
+            file.write(header)
+
+
+def _not_a_manifest(path: str | os.PathLike[str]) -> ValueError:
+    return ValueError(f"{os.fspath(path)}: not a manifest of videos. Give one that octvideo data scan wrote.")
 
 
 def write_manifest(path: Path, entries: Iterable[ManifestEntry]) -> None:
