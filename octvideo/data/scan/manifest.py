@@ -6,6 +6,7 @@ import csv
 import io
 import mmap
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from hashlib import blake2b
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from octvideo.data.probe import VideoDecodeError, VideoInfo, compact
+from octvideo.data.probe import VideoDecodeError, VideoInfo
 
 __all__ = ["BAD", "STATUSES", "Manifest", "ManifestEntry", "append_entry", "drop_torn_line", "write_manifest"]
 
@@ -259,8 +260,12 @@ def _pack(numbers: Sequence[int]) -> str:
 
 
 def _unpack(text: str) -> Sequence[int]:
+    """Steady numbers as a range, others as an array."""
     first, *runs = text.split() or [""]
     if not first:
         return ()
-    steps = [int(step) for run in runs for step, _, count in [run.partition("x")] for _ in range(int(count))]
-    return compact(list(accumulate([int(first), *steps])))
+    steps = [(int(step), int(count)) for step, _, count in (run.partition("x") for run in runs)]
+    if len(steps) < 2:
+        step, count = steps[0] if steps else (1, 0)
+        return range(int(first), int(first) + step * (count + 1), step)
+    return array("q", accumulate([int(first), *(step for step, count in steps for _ in range(count))]))
