@@ -59,3 +59,18 @@ def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{split}.txt").write_text("".join(lines))
     (folder / "classes.txt").write_text("dark\nbright\n")
     return folder
+
+
+@pytest.fixture
+def lists_with_broken(two_classes: Path, tmp_path: Path) -> Path:
+    """Folder of train.txt and test.txt, 8 and 4 videos with 2 and 1 broken ones among them, and _good.txt without."""
+    broken = [tmp_path / f"broken {number}.mp4" for number in range(2)]
+    for path in broken:
+        path.write_bytes(b"no video")
+    for split, count, places in (("train", 8, (0, 5)), ("test", 4, (2,))):
+        lines = [f"{two_classes / f'{split} {number}.mp4'} {number % 2}\n" for number in range(count)]
+        (tmp_path / f"{split}_good.txt").write_text("".join(lines))
+        for place, path in zip(places, broken, strict=False):
+            lines.insert(place, f"{path} {place % 2}\n")
+        (tmp_path / f"{split}.txt").write_text("".join(lines))
+    return tmp_path

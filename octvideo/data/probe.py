@@ -18,7 +18,6 @@ __all__ = [
     "WAY_OUT",
     "VideoDecodeError",
     "VideoInfo",
-    "compact",
     "forget_videos",
     "numbered_frames",
     "open_error",
@@ -196,8 +195,8 @@ def _with_seekers(info: VideoInfo, packets: Sequence["_Packet"], time_base: floa
         info,
         fps=_rate(info.fps, times, time_base),
         seekers=tuple(seekers),
-        times=compact(times),
-        keyframes=compact(keyframes),
+        times=_compact(times),
+        keyframes=_compact(keyframes),
     )
 
 
@@ -208,7 +207,7 @@ def _rate(header_fps: float, times: Sequence[int], time_base: float) -> float:
     return fps if abs(fps - header_fps) > RATE_TOLERANCE * fps else header_fps
 
 
-def compact(numbers: Sequence[int]) -> Sequence[int]:
+def _compact(numbers: Sequence[int]) -> Sequence[int]:
     """The same numbers in little memory: thousands of probes are kept."""
     step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
     steady = range(numbers[0], numbers[0] + step * len(numbers), step)

@@ -62,6 +62,8 @@ class UnreadableLog:
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self.path = None if path is None else Path(path)
         self.rows: dict[tuple[str, str, str], str] = {}
+        if self.path is not None and self.path.is_file():
+            self._end_torn_line(self.path)
         self.reload()
 
     def __len__(self) -> int:
@@ -92,10 +94,18 @@ class UnreadableLog:
         """Take up what other processes, or a run before this one, have appended to the file."""
         if self.path is None or not self.path.is_file():
             return
-        whole, _, _ = self.path.read_bytes().rpartition(b"\n")  # a line that was cut short does not count
-        for row in csv.reader(io.StringIO(whole.decode("utf-8", errors="surrogateescape"), newline="")):
+        text = self.path.read_bytes().decode("utf-8", errors="surrogateescape")
+        for row in csv.reader(io.StringIO(text, newline="")):
             if len(row) == len(self.HEADER) and row != list(self.HEADER):
                 self.rows.setdefault((row[0], row[1], row[2]), row[3])
+
+    def _end_torn_line(self, path: Path) -> None:
+        """End a line that a crash cut short: it has too few cells to count, but the next one must not run into it."""
+        content = path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            last = content.rpartition(b"\n")[2]
+            with open(path, "ab") as file:
+                file.write(b'"\n' if last.count(b'"') % 2 else b"\n")
 
 
 def _line(row: Sequence[str]) -> bytes:

@@ -213,6 +213,7 @@ class VideoScores(Metric):
         indices = torch.tensor(list(videos), dtype=torch.long, device=self.device)
         if len(indices):
             self.left_out.append(indices)
+            self._computed = None  # an answer that torchmetrics keeps
 
     def sync(self, *args, **kwargs) -> None:
         """Gather the views of all ranks."""

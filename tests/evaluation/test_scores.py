@@ -176,6 +176,26 @@ def test_compute_without_a_view():
         VideoScores(3).compute()
 
 
+def test_a_video_that_is_left_out_counts_with_none_of_its_views():
+    views = scored_views()
+    scores = VideoScores(NUM_CLASSES, num_videos=NUM_VIDEOS)
+    scores.leave_out([])
+    scores.leave_out([5])  # before and after its views come
+    for batch in torch.arange(NUM_VIDEOS * NUM_VIEWS).split(16):
+        scores.update(*(x[batch] for x in views))
+    scores.leave_out([8, 8, 20])
+    results = scores.compute()
+    kept = torch.tensor([video not in (5, 8, 20) for video in views[2].tolist()])
+    check_against_oracle(results, loop_oracle(*(x[kept] for x in views)))
+    assert (results.num_videos, results.num_missing) == (NUM_VIDEOS - 3, 3)
+    scores.reset()
+    scores.update(*views)
+    assert scores.compute().num_missing == 0
+    scores.leave_out(range(NUM_VIDEOS))
+    with pytest.raises(ValueError, match="no video could be scored: all 23 were left out as unreadable"):
+        scores.compute()
+
+
 def shards(kind, rank):
     """Row indices of one of two ranks."""
     rows = torch.arange(NUM_VIDEOS * NUM_VIEWS)
@@ -190,10 +210,12 @@ def score_on_rank(rank, folder):
     """What one of two processes runs; its findings go to a file."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     views, found = scored_views(), {}
-    for kind in ("empty", "padded", "uneven"):
+    for kind in ("empty", "padded", "uneven", "left out"):
         scores, rows = VideoScores(NUM_CLASSES, num_videos=NUM_VIDEOS), shards(kind, rank)
         for batch in rows.split(16) if len(rows) else ():
             scores.update(*(x[batch] for x in views))
+        if kind == "left out" and rank == 1:
+            scores.leave_out([3])  # views of it are with the other rank, too
         results = scores.compute()
         num_local = sum(len(x) for x in scores.probs)  # after compute each rank is left with its own views
         found[kind] = (results.probs, results.num_views, results.top1_percent, num_local)
@@ -207,11 +229,12 @@ def test_two_ranks_give_the_scores_of_one(tmp_path):
     ranks = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
     errors = [rank.communicate(timeout=60)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], errors
-    alone = combine_views(*scored_views())
+    others = scored_views()[2] != 3
     for rank in (0, 1):
         for kind, (probs, num_views, top1, num_local) in torch.load(tmp_path / f"rank{rank}.pt").items():
+            alone = combine_views(*(x[others] if kind == "left out" else x for x in scored_views()))
             assert torch.equal(probs, alone.probs), kind
-            assert num_views.tolist() == [NUM_VIEWS] * NUM_VIDEOS
+            assert num_views.tolist() == [NUM_VIEWS] * alone.num_videos
             assert top1 == alone.top1_percent
             assert num_local == len(shards(kind, rank))
 

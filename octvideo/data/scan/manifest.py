@@ -6,6 +6,7 @@ import csv
 import io
 import mmap
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from hashlib import blake2b
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from octvideo.data.probe import VideoDecodeError, VideoInfo, compact
+from octvideo.data.probe import VideoDecodeError, VideoInfo
 
 __all__ = ["BAD", "STATUSES", "Manifest", "ManifestEntry", "append_entry", "drop_torn_line", "write_manifest"]
 
@@ -96,8 +97,8 @@ class Manifest:
                 mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b""
             )
         lines = list(_whole_lines(self._lines))
-        if not lines or _fields(self._line(*lines[0])) != list(HEADER):
-            raise ValueError(f"{self.path}: not a manifest of videos. Give one that octvideo data scan wrote.")
+        if not lines or self._line(*lines[0]).encode() != _format(HEADER):
+            raise _not_a_manifest(self.path)
         self._index(lines[1:])
 
     def _index(self, places: Sequence[tuple[int, int]]) -> None:
@@ -165,13 +166,24 @@ def append_entry(file: io.FileIO, entry: ManifestEntry) -> None:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut off a line that a crash left without its end, and write the header where there is none."""
+    """Cut off a line that a crash left without its end, and write the header where there is none.
+
+    Raises:
+        ValueError: the file is something else.
+    """
     content = path.read_bytes() if path.is_file() else b""
+    header = _format(HEADER)
+    if not content.startswith(header[: len(content)]):
+        raise _not_a_manifest(path)
     places = list(_whole_lines(content))
     with open(path, "ab") as file:
         file.truncate(places[-1][1] if places else 0)
         if not places:
-            file.write(_format(HEADER))
+            file.write(header)
+
+
+def _not_a_manifest(path: str | os.PathLike[str]) -> ValueError:
+    return ValueError(f"{os.fspath(path)}: not a manifest of videos. Give one that octvideo data scan wrote.")
 
 
 def write_manifest(path: Path, entries: Iterable[ManifestEntry]) -> None:
@@ -248,8 +260,12 @@ def _pack(numbers: Sequence[int]) -> str:
 
 
 def _unpack(text: str) -> Sequence[int]:
+    """Steady numbers as a range, others as an array."""
     first, *runs = text.split() or [""]
     if not first:
         return ()
-    steps = [int(step) for run in runs for step, _, count in [run.partition("x")] for _ in range(int(count))]
-    return compact(list(accumulate([int(first), *steps])))
+    steps = [(int(step), int(count)) for step, _, count in (run.partition("x") for run in runs)]
+    if len(steps) < 2:
+        step, count = steps[0] if steps else (1, 0)
+        return range(int(first), int(first) + step * (count + 1), step)
+    return array("q", accumulate([int(first), *(step for step, count in steps for _ in range(count))]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections import Counter
 
@@ -14,7 +15,7 @@ __all__ = ["leave_out_bad"]
 
 
 def leave_out_bad(annotations: Annotations, manifest: Manifest) -> tuple[Annotations, dict[str, str], str]:
-    """The list without the videos that a scan found to be of no use.
+    """The list without the videos that are missing, and those that a scan found to be of no use.
 
     A file whose size or time differs from the scan's is kept, as is one that was not scanned: nothing is known of it,
     and the data set looks at it itself.
@@ -34,6 +35,10 @@ def leave_out_bad(annotations: Annotations, manifest: Manifest) -> tuple[Annotat
     counts: Counter[str] = Counter()
     for place, record in enumerate(annotations.records):
         entry = manifest.entry(record.path)
+        if not os.path.isfile(record.path):
+            counts["missing"] += 1
+            reasons[record.path] = "missing: there is no such file"
+            continue
         if entry is None or not entry.fits():
             counts["not in it" if entry is None else "changed since the scan"] += 1
         elif entry.is_bad:
