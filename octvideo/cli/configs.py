@@ -12,7 +12,8 @@ from jsonargparse import ActionConfigFile
 
 BASE = "base"
 COMMAND_LINE_ONLY = ("config", "own_builders")
-MAX_BYTES = 256 * 1024
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 20
 MAX_BASES = 10
 
 
@@ -30,15 +31,24 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no config: it is larger than {MAX_BYTES // 1024} KiB")
     try:
         text = path.read_text(encoding="utf-8")
-        # References let a short file stand for a huge one.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ValueError("anchors and references (&, *) are not read: write the values out, or name a base")
+        _check_structure(text)
         content = yaml.safe_load(text)
     except Exception as error:  # a strange file can make the reader fail in any way
         raise ValueError(f"{path} cannot be read as a config: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no config: it should hold names of options and their values")
     return content
+
+
+def _check_structure(text: str) -> None:
+    """Raise a ValueError for references, by which a short file stands for a huge one, and for endless nesting."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("anchors and references (&, *) are not read: write the values out, or name a base")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ValueError(f"values lie more than {MAX_DEPTH} deep in each other")
 
 
 def config_chain(path: str | Path) -> list[tuple[Path, dict[str, Any]]]:
