@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,14 @@ class ConfigAction(ActionConfigFile):
         cfg[BASE] = None
 
 
-def without_command_line(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The options that a config may hold, to store them."""
-    return ((name, value) for name, value in options.items() if name not in (BASE, *COMMAND_LINE_ONLY))
+class _PlainDumper(yaml.SafeDumper):
+    """Writes a value that stands in two places twice, as configs are read."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def config_text(options: Mapping[str, Any]) -> str:
+    """Options as the text of a config that repeats them, without those that only the command line may say."""
+    kept = {name: value for name, value in options.items() if name not in (BASE, *COMMAND_LINE_ONLY)}
+    return yaml.dump(kept, Dumper=_PlainDumper, sort_keys=False)

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 
-from octvideo.cli.configs import check_output, read_config, without_command_line
+from octvideo.cli.configs import check_output, config_text, read_config
 from octvideo.cli.options import training_parser
 from octvideo.cli.results import RunFacts, score, show, write_artifacts
 from octvideo.data import VideoDataModule
@@ -67,12 +67,7 @@ def check_folder(output: Path, resume: bool) -> None:
 
 def store_options(values: dict[str, Any], output: Path) -> None:
     """Write every option, nulls too, which override defaults, as a config that repeats the run."""
-    (output / CONFIG).write_text(as_yaml(values), encoding="utf-8")
-
-
-def as_yaml(values: dict[str, Any]) -> str:
-    """Options as the text of a config."""
-    return yaml.safe_dump(dict(without_command_line(values)), sort_keys=False)
+    (output / CONFIG).write_text(config_text(values), encoding="utf-8")
 
 
 def check_same_options(values: dict[str, Any], output: Path) -> None:
@@ -85,7 +80,7 @@ def check_same_options(values: dict[str, Any], output: Path) -> None:
     if not has_begun or not (output / CONFIG).is_file():
         return
     before = flatten(read_config(output / CONFIG))
-    for name, value in flatten(yaml.safe_load(as_yaml(values))).items():
+    for name, value in flatten(yaml.safe_load(config_text(values))).items():
         if name.split(".")[0] not in NOT_THE_RUNS and before.get(name) != value:
             raise ValueError(
                 f"{output} was started with {name} {before.get(name)}, not {value}: give the same options, "

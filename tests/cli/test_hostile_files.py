@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from octvideo.cli import main
-from octvideo.cli.configs import MAX_BYTES, read_config
+from octvideo.cli.configs import MAX_BYTES, config_text, read_config
 from octvideo.cli.options import training_parser
 from octvideo.cli.sweep import Run, fill_latency
 from octvideo.training import read_checkpoint
@@ -281,6 +281,12 @@ def test_any_values(content, tmp_path):
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     parsed(path)
     assert {p.name for p in tmp_path.iterdir()} == {"any.yaml"}
+
+
+def test_what_is_written_can_be_read(tmp_path):
+    shared = [1, 2]
+    (tmp_path / "c.yaml").write_text(config_text({"a": shared, "b": {"c": shared}, "config": 1, "own_builders": True}))
+    assert read_config(tmp_path / "c.yaml") == {"a": [1, 2], "b": {"c": [1, 2]}}
 
 
 def test_what_is_read_is_plain(tmp_path):
