@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from jsonargparse import ActionConfigFile
 
 BASE = "base"
 COMMAND_LINE_ONLY = ("config", "own_builders")
-MAX_BYTES = 256 * 1024
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 20
 MAX_BASES = 10
 
 
@@ -30,15 +31,24 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no config: it is larger than {MAX_BYTES // 1024} KiB")
     try:
         text = path.read_text(encoding="utf-8")
-        # References let a short file stand for a huge one.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ValueError("anchors and references (&, *) are not read: write the values out, or name a base")
+        _check_structure(text)
         content = yaml.safe_load(text)
     except Exception as error:  # a strange file can make the reader fail in any way
         raise ValueError(f"{path} cannot be read as a config: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no config: it should hold names of options and their values")
     return content
+
+
+def _check_structure(text: str) -> None:
+    """Raise a ValueError for references, by which a short file stands for a huge one, and for endless nesting."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("anchors and references (&, *) are not read: write the values out, or name a base")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ValueError(f"values lie more than {MAX_DEPTH} deep in each other")
 
 
 def config_chain(path: str | Path) -> list[tuple[Path, dict[str, Any]]]:
@@ -107,6 +117,14 @@ class ConfigAction(ActionConfigFile):
         cfg[BASE] = None
 
 
-def without_command_line(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The options that a config may hold, to store them."""
-    return ((name, value) for name, value in options.items() if name not in (BASE, *COMMAND_LINE_ONLY))
+class _PlainDumper(yaml.SafeDumper):
+    """Writes a value that stands in two places twice, as configs are read."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def config_text(options: Mapping[str, Any]) -> str:
+    """Options as the text of a config that repeats them, without those that only the command line may say."""
+    kept = {name: value for name, value in options.items() if name not in (BASE, *COMMAND_LINE_ONLY)}
+    return yaml.dump(kept, Dumper=_PlainDumper, sort_keys=False)

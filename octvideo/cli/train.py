@@ -13,7 +13,7 @@ import torch
 import yaml
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from octvideo.cli.configs import check_output, read_config, without_command_line
+from octvideo.cli.configs import check_output, config_text, read_config
 from octvideo.cli.options import training_parser
 from octvideo.cli.results import RunFacts, score, scoring_trainer, show, write_artifacts
 from octvideo.data import UnreadableLog, VideoDataModule
@@ -75,12 +75,7 @@ def check_folder(output: Path, resume: bool) -> None:
 @rank_zero_only
 def store_options(values: dict[str, Any], output: Path) -> None:
     """Write every option, nulls too, which override defaults, as a config that repeats the run."""
-    write_whole(as_yaml(values).encode(), output / CONFIG)
-
-
-def as_yaml(values: dict[str, Any]) -> str:
-    """Options as the text of a config."""
-    return yaml.safe_dump(dict(without_command_line(values)), sort_keys=False)
+    write_whole(config_text(values).encode(), output / CONFIG)
 
 
 def check_same_options(values: dict[str, Any], output: Path) -> None:
@@ -93,7 +88,7 @@ def check_same_options(values: dict[str, Any], output: Path) -> None:
     if not has_begun or not (output / CONFIG).is_file():
         return
     before = flatten(read_config(output / CONFIG))
-    for name, value in flatten(yaml.safe_load(as_yaml(values))).items():
+    for name, value in flatten(yaml.safe_load(config_text(values))).items():
         if name not in NOT_THE_RUNS and before.get(name) != value:
             raise ValueError(
                 f"{output} was started with {name} {before.get(name)}, not {value}: give the same options, "

@@ -119,8 +119,17 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:.*the last layer has other classes", "ignore:.*it has no non-local blocks")
-@pytest.mark.parametrize("path", KINETICS, ids=KINETICS_IDS)
+# One of each kind; the rest differ from these in alpha, depth or size.
+QUICK = (
+    "i3d_r50_alpha0.1", "c2d_r50_imagenet", "i3d_r50_nln_imagenet_alpha0.1", "slow_r50_4x16", "x3d_s",
+    "slowfast_r50_8x8_multigrid", "slowfast_r50_4x16",
+)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*anew")  # the notice of weights that an image network has not
+@pytest.mark.parametrize(
+    "path", [p if p.stem in QUICK else pytest.param(p, marks=pytest.mark.slow) for p in KINETICS], ids=KINETICS_IDS
+)
 def test_kinetics_recipes_run(path, kinetics, monkeypatch, capsys):
     """The recipe's own network, schedule and lists; only clips and batches are small, and one step is made."""
     monkeypatch.chdir(kinetics)

@@ -111,6 +111,21 @@ def test_a_head_that_is_a_convolution_starts_anew_too(tmp_path):
         load_weights(ours, tmp_path / "s3d.pt")
 
 
+def test_non_local_blocks_start_anew_where_the_file_has_none(tmp_path):
+    plain = build_model("c2d_r50", num_classes=CLASSES)
+    torch.save(plain.state_dict(), tmp_path / "c2d.pth")
+    ours = build_model("c2d_r50_nln", num_classes=CLASSES, alpha=0.1)
+    before = {name: value.clone() for name, value in ours.state_dict().items()}
+    with pytest.warns(UserWarning, match="c2d.pth: it has no non-local blocks, the network's start anew"):
+        load_weights(ours, tmp_path / "c2d.pth")
+    given = plain.state_dict()
+    assert len(before) > len(given)
+    assert [n for n, v in ours.state_dict().items() if not torch.equal(v, given.get(n, before[n]))] == []
+    torch.save(ours.state_dict(), tmp_path / "nln.pth")
+    with pytest.raises(ValueError, match=r"\d+ unexpected: blocks.3.non_local"):
+        load_weights(plain, tmp_path / "nln.pth")
+
+
 def test_old_files_have_no_num_batches_tracked(tmp_path):
     dense = tiny()
     weights = {k: v for k, v in dense.state_dict().items() if not k.endswith("num_batches_tracked")}

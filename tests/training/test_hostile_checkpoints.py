@@ -19,7 +19,7 @@ from octvideo.training import VideoClassifier, build_trainer, fit, last_checkpoi
 from octvideo.training.checkpoints import read_resumed
 
 QUICK = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -60,11 +60,12 @@ def save(tmp_path, content):
     """Write a checkpoint that differs from the good one."""
 
     def write(name="bad.ckpt", **changes):
-        new = copy.deepcopy(content)
+        new = dict(content)
         for key, value in changes.items():
             *way, last = key.split("__")
             inner = new
             for step in way:
+                inner[step] = dict(inner[step])
                 inner = inner[step]
             inner[last] = value
         torch.save(new, tmp_path / name)
@@ -83,13 +84,22 @@ def repacked(data, change, compression=zipfile.ZIP_STORED):
 
 
 def refusal(path, load=load_classifier):
-    """The error of a file: it names the file, on one line of bounded length."""
-    with pytest.raises((ValueError, FileNotFoundError)) as caught:
-        load(path)
-    assert str(path) in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
-    assert len(str(caught.value)) < 1000
-    return str(caught.value)
+    """The error of a file that has to be refused."""
+    found = attempt(path, load)
+    assert isinstance(found, ValueError)
+    return str(found)
+
+
+def attempt(path, load):
+    """What a file gives, or its error: that names the file, on one line of bounded length."""
+    try:
+        return load(path)
+    except ValueError as caught:
+        error = caught
+    assert str(path) in str(error)
+    assert len(str(error).splitlines()) == 1
+    assert len(str(error)) < 1000
+    return error
 
 
 class Hostile:
@@ -145,7 +155,7 @@ WRONG = {
     "hyper_parameters__lr_steps": [[3, 2], "ab", [None], 4],
     "hyper_parameters__class_names": [
         [], None, "ab", [1, 2], ["a", "a"], ["a", None], ["a", "b", "c"], ["a", HUGE], ["\x1b[2J", "b"], ["a\nb", "c"],
-        {"a": 1}, [f"class {i}" for i in range(200_000)],
+        {"a": 1}, [f"class {i}" for i in range(20_000)],
     ],
     "hyper_parameters__preprocessing": [None, {}, [], "x", {"num_frames": 4}, {"mode": "train"}],
     "hyper_parameters__preprocessing__num_frames": ["4", 0, -1, 10**9, 10**12, 2.5, True, None],
@@ -229,12 +239,8 @@ def test_changed_bytes_are_found(place, new, good, tmp_path):
     place %= len(good)
     changed = good[:place] + new + good[place + len(new) :]
     (tmp_path / "changed.ckpt").write_bytes(changed)
-    try:
-        loaded = load_classifier(tmp_path / "changed.ckpt")
-    except ValueError as error:
-        assert "changed.ckpt" in str(error)
-        assert len(str(error).splitlines()) == 1
-    else:  # in a name's case, a date or padding: what is read is what was written
+    loaded = attempt(tmp_path / "changed.ckpt", load_classifier)
+    if not isinstance(loaded, ValueError):  # in a date or padding: what is read is what was written
         for name, value in torch.load(io.BytesIO(good), weights_only=True)["state_dict"].items():
             assert torch.equal(loaded.state_dict()[name], value)
 
@@ -265,11 +271,7 @@ def test_changed_pickles_with_right_check_sums(place, new, drop, good, tmp_path,
 
     (tmp_path / "pickle.ckpt").write_bytes(repacked(good, changed))
     for load in (load_classifier, read_weights, read_resumed):
-        try:
-            load(tmp_path / "pickle.ckpt")
-        except ValueError as error:
-            assert "pickle.ckpt" in str(error)
-            assert len(str(error).splitlines()) == 1
+        attempt(tmp_path / "pickle.ckpt", load)
     assert {path.name for path in tmp_path.iterdir()} == {"pickle.ckpt"}
 
 
@@ -287,11 +289,7 @@ PLAIN = st.recursive(
 def test_any_values(key, value, save):
     path = save(**{key: value})
     for load in (load_classifier, read_resumed):
-        try:
-            load(path)
-        except ValueError as error:
-            assert str(path) in str(error)
-            assert len(str(error).splitlines()) == 1
+        attempt(path, load)
 
 
 @QUICK
@@ -305,7 +303,12 @@ def test_any_bytes(data, tmp_path):
         refusal(tmp_path / name, lambda path: load_weights(build_model("resnet3d_tiny", num_classes=2), path))
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+QUICK_TO_BUILD = {"resnet3d_tiny", "energy_resnet3d", "i3d_r50_nln", "slowfast_r50_4x16", "x3d_xs", "s3d", "mc3_18"}
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK_TO_BUILD else pytest.param(n, marks=pytest.mark.slow) for n in BUILDERS]
+)
 def test_every_network_can_be_checked_before_it_takes_memory(name):
     with torch.device("meta"):
         classifier = VideoClassifier(name, alpha=0.25, class_names=["a", "b"])

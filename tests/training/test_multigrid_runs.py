@@ -128,7 +128,7 @@ def test_two_processes_through_the_command_line(two_classes, tmp_path):
     }  # fmt: skip
     given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     done = subprocess.run(
-        [sys.executable, "-m", "octvideo", "train", *given], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "octvideo", "train", *given], capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "run" / "metrics.csv", newline="", encoding="utf-8") as file:

@@ -141,7 +141,7 @@ def test_two_processes_have_the_statistics_of_one(tmp_path):
     """With synchronised norms, which normalise as one process does."""
     commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in (0, 1)]
     ranks = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
-    errors = [rank.communicate(timeout=60)[1] for rank in ranks]
+    errors = [rank.communicate(timeout=240)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], errors
     network, clips = network_and_clips()
     update_statistics(network, clips)
