@@ -17,7 +17,7 @@ from octvideo.data.guard import GuardedDataset
 from octvideo.data.scan.manifest import Manifest
 from octvideo.data.scan.use import leave_out_bad
 from octvideo.data.split import split_annotations
-from octvideo.data.unreadable import collate_clips
+from octvideo.data.unreadable import check_unreadable, collate_clips
 
 __all__ = ["VideoDataModule"]
 
@@ -121,6 +121,7 @@ class VideoDataModule(pl.LightningDataModule):
         if val is not None and val_fraction > 0:
             raise ValueError(f"can't take both val ({val}) and val_fraction ({val_fraction}). Choose one.")
         check_decoder(decoder)
+        check_unreadable(unreadable, timeout_seconds)
         self.save_hyperparameters()
         self.first_epoch = 0  # of a resumed run: its loader starts to draw before the trainer knows its epoch
         self.left_out: dict[str, dict[str, str]] = {split: {} for split in SPLITS}  # reasons by path
@@ -253,7 +254,7 @@ class VideoDataModule(pl.LightningDataModule):
     ) -> DataLoader[ClipItem]:
         num_workers = self.hparams["num_workers"]
         guarded = GuardedDataset(
-            dataset, seconds=self.hparams["timeout_seconds"], unreadable=self.hparams["unreadable"]
+            dataset, timeout_seconds=self.hparams["timeout_seconds"], unreadable=self.hparams["unreadable"]
         )
         if num_workers > 0:
             # Filled before the workers start, the cache is one copy that all of them read.
