@@ -1,5 +1,6 @@
 """Scans of a folder with everything in it that can go wrong; scans that are killed and go on."""
 
+import contextlib
 import ctypes
 import os
 import random
@@ -283,3 +284,25 @@ def test_a_file_that_is_no_manifest_is_not_overwritten(tmp_path, content):
     with pytest.raises(ValueError, match="list.csv: not a manifest of videos"):
         scan_videos(["a.mp4"], tmp_path / "list.csv")
     assert (tmp_path / "list.csv").read_text() == content
+
+
+def test_a_scan_of_awkward_files(shared_data, tmp_path):
+    paths = sorted(map(str, (shared_data / "awkward").iterdir()))
+    manifest = scan_videos(paths, tmp_path / "m.csv")
+    found = statuses(manifest)
+    assert {name for name, status in found.items() if status == "corrupt"} == {
+        "empty.mp4", "noise.mp4", "text.mp4", "truncated.mp4",
+    }  # fmt: skip
+    assert {name for name, status in found.items() if status == "damaged"} == {"corrupted.mp4"}
+    assert Counter(found.values())["ok"] == 16
+    for entry in manifest.entries():
+        if entry.info:
+            assert entry.info.num_frames == count_in_sequence(entry.path)
+
+
+def count_in_sequence(path: str) -> int:
+    num_frames = 0
+    with av.open(path, metadata_errors="replace") as container, contextlib.suppress(av.error.FFmpegError):
+        for _ in container.decode(container.streams.best("video")):
+            num_frames += 1
+    return num_frames
