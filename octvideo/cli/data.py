@@ -62,7 +62,9 @@ def run_scan(arguments: Sequence[str]) -> int:
     parser.add_argument("--class_names", type=str | None, default=None, help="file of class names")
     parser.add_argument("--output", type=str, default="runs/scan", help="folder for manifest, report and bad-file list")
     parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1, help="files at a time")
-    parser.add_argument("--seconds", type=float, default=300.0, help="time limit of a file, which then counts as bad")
+    parser.add_argument(
+        "--timeout_seconds", type=float, default=300.0, help="time limit of a file, which then counts as bad"
+    )
     options = parser.parse_args(list(arguments))
     folder = Path(options.output)
     annotations = read_annotations(options.list, root=options.root, class_names=options.class_names, missing="keep")
@@ -76,7 +78,11 @@ def run_scan(arguments: Sequence[str]) -> int:
 
         paths = (record.path for record in annotations.records)
         manifest = scan_videos(
-            paths, folder / MANIFEST, num_workers=options.num_workers, seconds=options.seconds, progress=show
+            paths,
+            folder / MANIFEST,
+            num_workers=options.num_workers,
+            timeout_seconds=options.timeout_seconds,
+            progress=show,
         )
     counts = write_scan_report(folder, annotations, manifest)
     described = ", ".join(f"{counts[status]:,} {status}" for status in STATUSES if counts[status])

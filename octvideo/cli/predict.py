@@ -73,7 +73,7 @@ def predict_video(
     hparams = classifier.hparams
     annotations = Annotations((VideoRecord(str(path), None),), tuple(hparams["class_names"]))
     dataset = VideoDataset(annotations, mode="test", **(hparams["preprocessing"] | views))
-    items = GuardedDataset(dataset, seconds=timeout_seconds)
+    items = GuardedDataset(dataset, timeout_seconds=timeout_seconds)
     probs = [
         classifier(items[view]["clip"][None].to(classifier.device)).float().softmax(-1)[0] for view in range(len(items))
     ]

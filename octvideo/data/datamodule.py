@@ -21,7 +21,7 @@ from octvideo.data.multigrid import GridStage, read_stages, stage_at
 from octvideo.data.scan.manifest import Manifest
 from octvideo.data.scan.use import leave_out_bad
 from octvideo.data.split import split_annotations
-from octvideo.data.unreadable import collate_clips
+from octvideo.data.unreadable import check_unreadable, collate_clips
 
 __all__ = ["VideoDataModule"]
 
@@ -138,6 +138,7 @@ class VideoDataModule(pl.LightningDataModule):
         if num_samples < 1 or batch_size % num_samples:
             raise ValueError(f"num_samples should be a divisor of batch_size ({batch_size}), but it is {num_samples}.")
         check_decoder(decoder)
+        check_unreadable(unreadable, timeout_seconds)
         self.save_hyperparameters()
         self._stages = read_stages(multigrid)
         self.first_epoch = 0  # of a resumed run: its loader starts to draw before the trainer knows its epoch
@@ -332,7 +333,7 @@ class VideoDataModule(pl.LightningDataModule):
     ) -> DataLoader[ClipItem]:
         num_workers = self.hparams["num_workers"]
         guarded = GuardedDataset(
-            dataset, seconds=self.hparams["timeout_seconds"], unreadable=self.hparams["unreadable"]
+            dataset, timeout_seconds=self.hparams["timeout_seconds"], unreadable=self.hparams["unreadable"]
         )
         if num_workers > 0:
             # Filled before the workers start, the cache is one copy that all of them read.

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from octvideo.data.dataset import ClipItem, VideoDataset, VideoSamplingError
 from octvideo.data.probe import WAY_OUT, VideoDecodeError, short_reason
-from octvideo.data.unreadable import UNREADABLE_POLICIES, UnreadableClip
+from octvideo.data.unreadable import UnreadableClip, check_unreadable
 from octvideo.data.watchdog import ProcessDiedError, TimedOutError, TimedProcess
 
 __all__ = ["GuardedDataset"]
@@ -32,20 +32,17 @@ class GuardedDataset(Dataset[Any]):
 
     Args:
         dataset: whose items are made.
-        seconds: time limit of an item; 0 makes items in the asking process, without a limit, as it always is where
-            whole videos are kept in memory.
+        timeout_seconds: time limit of an item, or of a whole video where these are kept in memory; 0 sets none and
+            decodes in the asking process.
         unreadable: "error", or "skip" to give an :class:`UnreadableClip` in place of an item that cannot be made.
 
     Raises:
-        ValueError: an unknown policy, or seconds below 0.
+        ValueError: an unknown policy, or a time limit below 0.
     """
 
-    def __init__(self, dataset: VideoDataset, *, seconds: float = 300.0, unreadable: str = "error") -> None:
-        if unreadable not in UNREADABLE_POLICIES:
-            raise ValueError(f"unreadable should be one of {', '.join(UNREADABLE_POLICIES)}, but it is {unreadable!r}.")
-        if seconds < 0:
-            raise ValueError(f"seconds should be at least 0, which sets no limit, but it is {seconds:g}.")
-        self.dataset, self.seconds, self.unreadable = dataset, seconds, unreadable
+    def __init__(self, dataset: VideoDataset, *, timeout_seconds: float = 300.0, unreadable: str = "error") -> None:
+        check_unreadable(unreadable, timeout_seconds)
+        self.dataset, self.timeout_seconds, self.unreadable = dataset, timeout_seconds, unreadable
         self._failed: dict[str, str] = {}
         self._child: tuple[int, TimedProcess] | None = None
         self._clips = torch.empty(0)
@@ -89,7 +86,7 @@ class GuardedDataset(Dataset[Any]):
         in_memory = self.dataset.cache_short_side is not None
         if in_memory:
             self._fill(path)
-        if in_memory or not self.seconds:
+        if in_memory or not self.timeout_seconds:
             return self.dataset.__getitems__([index])
         items = self._ask(index, path)
         for item, clip in zip(items, self._clips.clone(), strict=True):
@@ -99,7 +96,9 @@ class GuardedDataset(Dataset[Any]):
     def _fill(self, path: str) -> None:
         cache = self.dataset.cache
         if path not in cache:
-            cache[path] = torch.from_numpy(self._ask(path, path)) if self.seconds else self.dataset.decode_video(path)
+            cache[path] = (
+                torch.from_numpy(self._ask(path, path)) if self.timeout_seconds else self.dataset.decode_video(path)
+            )
 
     def _ask(self, request: Any, path: str) -> Any:
         """The answer of this process's child.
@@ -113,7 +112,7 @@ class GuardedDataset(Dataset[Any]):
             shape = self.dataset.num_samples, *self.dataset.clip_shape
             memory = mmap.mmap(-1, math.prod(shape) * torch.float32.itemsize)  # shared with what is forked from here
             self._clips = torch.frombuffer(memory, dtype=torch.float32).view(shape)
-            self._child = os.getpid(), TimedProcess(partial(_answer, self.dataset, self._clips), self.seconds)
+            self._child = os.getpid(), TimedProcess(partial(_answer, self.dataset, self._clips), self.timeout_seconds)
         try:
             return self._child[1].ask(request)
         except TimedOutError as error:

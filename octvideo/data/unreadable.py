@@ -12,10 +12,22 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import default_collate
 
-__all__ = ["UNREADABLE_POLICIES", "UnreadableClip", "UnreadableLog", "collate_clips"]
+__all__ = ["UNREADABLE_POLICIES", "UnreadableClip", "UnreadableLog", "check_unreadable", "collate_clips"]
 
 UNREADABLE_POLICIES = ("error", "skip")
 """What a clip that cannot be read becomes: an error, or one clip less in its batch, counted and listed."""
+
+
+def check_unreadable(unreadable: str, timeout_seconds: float) -> None:
+    """Check a policy and a time limit.
+
+    Raises:
+        ValueError: an unknown policy, or a time limit below 0.
+    """
+    if unreadable not in UNREADABLE_POLICIES:
+        raise ValueError(f"unreadable should be one of {', '.join(UNREADABLE_POLICIES)}, but it is {unreadable!r}.")
+    if timeout_seconds < 0:
+        raise ValueError(f"timeout_seconds should be at least 0, which sets no limit, but it is {timeout_seconds:g}.")
 
 
 class UnreadableClip(NamedTuple):

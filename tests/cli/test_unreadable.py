@@ -170,6 +170,55 @@ def test_a_manifests_bad_videos_are_left_out_and_the_others_not_probed(lists_wit
     assert {r["reason"].split(" (")[0] for r in rows} == {"corrupt: cannot be opened as a video"}
 
 
+def test_a_scan_counts_what_it_finds(lists_with_broken, two_classes, capsys):
+    given = [
+        "data",
+        "scan",
+        str(lists_with_broken / "train.txt"),
+        "--output",
+        str(lists_with_broken / "scan"),
+        "--num_workers",
+        "2",
+    ]
+    (lists_with_broken / "train.txt").open("a").write("gone.mp4 1\n")
+    for _ in range(2):
+        assert main(given) == 1
+        out = capsys.readouterr().out.splitlines()
+        assert out[-1] == "11 videos: 8 ok, 2 corrupt, 1 missing"
+        assert "11 of 11 videos" in out
+    names = {path.name for path in (lists_with_broken / "scan").iterdir()}
+    assert names == {"manifest.csv", "report.md", "report.png", "bad.csv"}
+    assert len(rows_of(lists_with_broken / "scan" / "bad.csv")) == 3
+    assert main(["data", "scan", str(two_classes / "test.txt"), "--output", str(lists_with_broken / "scan")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "4 videos: 4 ok"
+    assert len(rows_of(lists_with_broken / "scan" / "manifest.csv")) == 15  # of both lists
+    assert main(["data", "--help"]) == 0
+    assert "synthesize, scan" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("data.unreadable", "ignore", "unreadable should be one of error, skip, but it is 'ignore'"),
+        ("data.timeout_seconds", -1, "timeout_seconds should be at least 0, which sets no limit, but it is -1"),
+        ("data.manifest", "gone.csv", "gone.csv: no such manifest. Write one with: octvideo data scan"),
+    ],
+)
+def test_wrong_options_are_named_before_anything_is_read(lists_with_broken, capsys, option, value, message):
+    assert main(command(lists_with_broken, "run", **{option: value})) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_predict_skips_what_it_cannot_read_where_it_may(skipped, lists_with_broken, two_classes, capsys):
+    videos = [str(two_classes / "test 0.mp4"), str(lists_with_broken / "broken 0.mp4")]
+    given = ["predict", *videos, "--checkpoint", str(skipped[0] / "checkpoints" / "last.ckpt"), "--device", "cpu"]
+    for policy, code in (("error", 1), ("skip", 0)):
+        assert main([*given, "--unreadable", policy]) == code
+        err = capsys.readouterr().err.splitlines()
+        assert "broken 0.mp4: cannot be opened as a video" in err[0]
+        assert err[1:] == ["1 of 2 videos could not be read"]
+
+
 def test_synchronised_norms_and_skipped_clips_are_refused_together(lists_with_broken, capsys):
     given = command(lists_with_broken, "run", **{"data.unreadable": "skip", "trainer.sync_batchnorm": "true"})
     assert main(given) == 1

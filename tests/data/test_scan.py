@@ -1,5 +1,6 @@
 """Scans of a folder with everything in it that can go wrong; scans that are killed and go on."""
 
+import contextlib
 import ctypes
 import os
 import random
@@ -176,16 +177,18 @@ def test_a_file_that_hangs_or_kills_its_process_is_recorded_and_the_scan_goes_on
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "scan_file", sometimes_stuck)
-        manifest = scan_videos(videos, tmp_path / "m.csv", num_workers=2, seconds=0.5 if status == "timed out" else 60)
+        manifest = scan_videos(
+            videos, tmp_path / "m.csv", num_workers=2, timeout_seconds=0.5 if status == "timed out" else 60
+        )
     assert statuses(manifest) == EXPECTED | {"sequence.avi": status}
     assert manifest.entry(videos[1]).reason == reason
     scanned = counted_scans(monkeypatch, tmp_path / "scanned")
-    assert statuses(scan_videos(videos, tmp_path / "m.csv", seconds=0.5))["sequence.avi"] == (
+    assert statuses(scan_videos(videos, tmp_path / "m.csv", timeout_seconds=0.5))["sequence.avi"] == (
         "timed out" if status == "timed out" else "ok"
     )
     assert sum(scanned().values()) == (status == "crashed")
     # With more time it is tried again.
-    assert statuses(scan_videos(videos, tmp_path / "m.csv", seconds=60)) == EXPECTED
+    assert statuses(scan_videos(videos, tmp_path / "m.csv", timeout_seconds=60)) == EXPECTED
 
 
 def test_a_killed_scan_goes_on_where_it_was(videos, tmp_path, painted_writer, monkeypatch):
@@ -269,9 +272,9 @@ def test_what_a_manifest_knows_to_be_bad_is_left_out_and_counted(videos, tmp_pat
         leave_out_bad(Annotations(annotations.records[4:5], ("a",)), manifest)
 
 
-@pytest.mark.parametrize("settings", [{"num_workers": 0}, {"seconds": 0.0}, {"seconds": -1.0}])
+@pytest.mark.parametrize("settings", [{"num_workers": 0}, {"timeout_seconds": 0.0}, {"timeout_seconds": -1.0}])
 def test_wrong_settings(tmp_path, settings):
-    with pytest.raises(ValueError, match="num_workers and seconds should be positive, but are"):
+    with pytest.raises(ValueError, match="num_workers and timeout_seconds should be positive, but are"):
         scan_videos(["a.mp4"], tmp_path / "m.csv", **settings)
 
 
@@ -281,3 +284,25 @@ def test_a_file_that_is_no_manifest_is_not_overwritten(tmp_path, content):
     with pytest.raises(ValueError, match="list.csv: not a manifest of videos"):
         scan_videos(["a.mp4"], tmp_path / "list.csv")
     assert (tmp_path / "list.csv").read_text() == content
+
+
+def test_a_scan_of_awkward_files(shared_data, tmp_path):
+    paths = sorted(map(str, (shared_data / "awkward").iterdir()))
+    manifest = scan_videos(paths, tmp_path / "m.csv")
+    found = statuses(manifest)
+    assert {name for name, status in found.items() if status == "corrupt"} == {
+        "empty.mp4", "noise.mp4", "text.mp4", "truncated.mp4",
+    }  # fmt: skip
+    assert {name for name, status in found.items() if status == "damaged"} == {"corrupted.mp4"}
+    assert Counter(found.values())["ok"] == 16
+    for entry in manifest.entries():
+        if entry.info:
+            assert entry.info.num_frames == count_in_sequence(entry.path)
+
+
+def count_in_sequence(path: str) -> int:
+    num_frames = 0
+    with av.open(path, metadata_errors="replace") as container, contextlib.suppress(av.error.FFmpegError):
+        for _ in container.decode(container.streams.best("video")):
+            num_frames += 1
+    return num_frames

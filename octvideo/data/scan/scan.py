@@ -44,7 +44,7 @@ def scan_videos(
     manifest: str | os.PathLike[str],
     *,
     num_workers: int = 2,
-    seconds: float = 300.0,
+    timeout_seconds: float = 300.0,
     progress: Progress = lambda done, total: None,
 ) -> Manifest:
     """Scan videos into a manifest, each in a process that is killed when it takes too long.
@@ -56,25 +56,27 @@ def scan_videos(
         paths: video files, which may be missing.
         manifest: CSV file to make or to complete.
         num_workers: processes.
-        seconds: time limit of a file.
+        timeout_seconds: time limit of a file.
         progress: called as work goes on.
 
     Raises:
-        ValueError: num_workers or seconds is not positive, or the file is no manifest.
+        ValueError: num_workers or timeout_seconds is not positive, or the file is no manifest.
     """
-    if num_workers < 1 or seconds <= 0:
-        raise ValueError(f"num_workers and seconds should be positive, but are {num_workers} and {seconds:g}.")
+    if num_workers < 1 or timeout_seconds <= 0:
+        raise ValueError(
+            f"num_workers and timeout_seconds should be positive, but are {num_workers} and {timeout_seconds:g}."
+        )
     target = Path(manifest)
     target.parent.mkdir(parents=True, exist_ok=True)
     drop_torn_line(target)
     names = list(dict.fromkeys(map(os.path.abspath, paths)))
     known = Manifest(target)
     entries = ((name, known.entry(name)) for name in names)
-    waiting = [name for name, entry in entries if entry is None or _is_stale(entry, seconds)]
+    waiting = [name for name, entry in entries if entry is None or _is_stale(entry, timeout_seconds)]
     done = len(names) - len(waiting)
     progress(done, len(names))
     with open(target, "ab", buffering=0) as file:
-        for entry in _scan_all(waiting, num_workers, seconds):
+        for entry in _scan_all(waiting, num_workers, timeout_seconds):
             append_entry(file, entry)
             done += 1
             progress(done, len(names))
@@ -85,15 +87,15 @@ def scan_videos(
     return result
 
 
-def _is_stale(entry: ManifestEntry, seconds: float) -> bool:
-    had_less_time = entry.status == "timed out" and entry.seconds < seconds
+def _is_stale(entry: ManifestEntry, timeout_seconds: float) -> bool:
+    had_less_time = entry.status == "timed out" and entry.seconds < timeout_seconds
     return entry.status == "crashed" or had_less_time or not entry.fits()
 
 
-def _scan_all(names: Sequence[str], num_workers: int, seconds: float) -> Iterator[ManifestEntry]:
+def _scan_all(names: Sequence[str], num_workers: int, timeout_seconds: float) -> Iterator[ManifestEntry]:
     """Entries as they come from the workers."""
     waiting = list(reversed(names))
-    idle = [TimedProcess(scan_file, seconds) for _ in range(min(num_workers, len(names)))]
+    idle = [TimedProcess(scan_file, timeout_seconds) for _ in range(min(num_workers, len(names)))]
     busy: dict[TimedProcess, str] = {}
     while waiting or busy:
         while waiting and idle:
