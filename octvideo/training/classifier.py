@@ -141,6 +141,11 @@ class VideoClassifier(pl.LightningModule):
         schedule = cosine_schedule(optimizer, total, min(warmup, total), hparams["warmup_start"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        weights = checkpoint.get("current_model_state", checkpoint.get("state_dict", {}))  # shards are read before
+        if any(value.dtype == torch.float64 for value in weights.values()):
+            self.double()  # Lightning makes it so only after it has read the weights, which then are rounded
+
     def _probs(self, batch: dict[str, Tensor]) -> Tensor:
         return self(batch["clip"]).float().softmax(dim=-1)
 

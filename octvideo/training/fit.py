@@ -21,6 +21,7 @@ from octvideo.training.classifier import VideoClassifier
 from octvideo.training.metrics_file import MetricsFile
 from octvideo.training.progress import LineProgress
 from octvideo.training.resume import EpochSoFar, StepCheckpoints, StepSeed, position
+from octvideo.training.sharding import FSDP, FullySharded
 from octvideo.training.sync_norm import PairSyncBatchNorm
 
 
@@ -45,10 +46,17 @@ def build_trainer(
         has_validation: keep the best checkpoint by validation top-1 beside the last.
         checkpoint_every_n_steps: also write the last checkpoint within epochs, after so many optimizer steps; 0 is off.
         sync_batchnorm: batch norms, of octave networks too, over the batches of all processes.
-        options: of `pytorch_lightning.Trainer`.
+        options: of `pytorch_lightning.Trainer`; strategy "fsdp" is `octvideo.training.sharding.FullySharded`.
+
+    Raises:
+        ValueError: ema_decay is out of its range, or asked for beside shards.
     """
     if not 0 <= ema_decay < 1:
         raise ValueError(f"ema_decay must be at least 0 and below 1; got {ema_decay}")
+    if options.get("strategy") == FSDP:
+        if ema_decay:
+            raise ValueError(f"ema_decay is {ema_decay}, but shards have no moving average: set it 0, or strategy ddp")
+        options["strategy"] = FullySharded()
     output = Path(output)
     callbacks: list[Callback] = [StepSeed(seed), EpochSoFar()]
     callbacks += [LearningRateMonitor("epoch"), RichProgressBar() if progress else LineProgress()]
@@ -99,7 +107,9 @@ def fit(classifier: VideoClassifier, data: VideoDataModule, trainer: pl.Trainer,
     if resume is not None:
         data.first_epoch, data.first_batch = position(read_checkpoint(resume))
     with warnings.catch_warnings(), ended_together(trainer):
+        # Neither holds here: the batch sampler leaves out what was seen, and nobody writes into the logits.
         warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         trainer.fit(classifier, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=True)
 
 
