@@ -29,6 +29,7 @@ from octvideo.training import (
     resumable_checkpoint,
 )
 from octvideo.training.checkpoint_files import write_whole
+from octvideo.training.sharding import FSDP, ShardedClassifier
 
 RESULT = "result.json"
 CONFIG = "config.yaml"
@@ -116,9 +117,10 @@ def train(values: dict[str, Any], output: Path) -> None:
     check_builder(values["model"]["model"], values["own_builders"])
     data = build_data(values["data"], values["fold"], values["seed"])
     torch.manual_seed(values["seed"])
-    classifier = VideoClassifier(
-        **values["model"], class_names=list(data.class_names), preprocessing=data.preprocessing()
-    )
+    kind = ShardedClassifier if values["trainer"]["strategy"] == FSDP else VideoClassifier
+    classifier = kind(**values["model"], class_names=list(data.class_names), preprocessing=data.preprocessing())
+    if isinstance(classifier, ShardedClassifier):
+        classifier.sync_batchnorm = values["trainer"]["sync_batchnorm"]
     trainer = make_trainer(values, output, has_validation=data.has_validation)
     resume = resumable_checkpoint(output) if values["resume"] else None
     if values["init"] and resume is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from octvideo.layers.channels import HIGH, LOW, Segments, count, join, take
 from octvideo.layers.resize import avg_pool, check_alpha, low_channels, low_size, octave_factors, upsample
 
 
+@dataclass(init=False, eq=False, repr=False)  # torch.distributed's wrappers look for tensors in data classes
 class OctPair:
     """A feature map in two parts, the second an octave smaller (Chen et al. 2019, section 3.1).
 
@@ -38,6 +40,10 @@ class OctPair:
         >>> pair.high.shape, pair.low.shape
         (torch.Size([1, 6, 4, 4]), torch.Size([1, 2, 2, 2]))
     """
+
+    high: Tensor
+    low: Tensor
+    segments: Segments
 
     def __init__(self, high: Tensor, low: Tensor, segments: Segments | None = None) -> None:
         self.high, self.low = high, low

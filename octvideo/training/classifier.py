@@ -180,6 +180,11 @@ class VideoClassifier(pl.LightningModule):
         schedule = step_schedule(optimizer, self.trainer, by_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        weights = checkpoint.get("current_model_state", checkpoint.get("state_dict", {}))  # shards are read before
+        if any(value.dtype == torch.float64 for value in weights.values()):
+            self.double()  # Lightning makes it so only after it has read the weights, which then are rounded
+
     def _probs(self, batch: dict[str, Any]) -> Tensor:
         if not len(batch["clip"]):
             return batch["clip"].new_empty(0, len(self.hparams["class_names"]))

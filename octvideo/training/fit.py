@@ -23,6 +23,7 @@ from octvideo.training.metrics_file import MetricsFile
 from octvideo.training.precise_bn import PreciseBatchNorm
 from octvideo.training.progress import LineProgress
 from octvideo.training.resume import EpochSoFar, StepCheckpoints, StepSeed, position
+from octvideo.training.sharding import FSDP, FullySharded
 from octvideo.training.sync_norm import PairSyncBatchNorm
 from octvideo.training.unreadable import UNREADABLE, UnreadableClips
 
@@ -64,10 +65,10 @@ def build_trainer(
         sync_batchnorm: batch norms, of octave networks too, over the batches of all processes.
         precise_bn: training batches over which the statistics of batch norms are taken before validation and at the
             end; 0 is off.
-        options: of `pytorch_lightning.Trainer`.
+        options: of `pytorch_lightning.Trainer`; strategy "fsdp" is `octvideo.training.sharding.FullySharded`.
 
     Raises:
-        ValueError: ema_decay or precise_bn out of its range, or both at once.
+        ValueError: ema_decay or precise_bn out of its range, both at once, or one of them beside shards.
     """
     if not 0 <= ema_decay < 1:
         raise ValueError(f"ema_decay must be at least 0 and below 1; got {ema_decay}")
@@ -76,6 +77,11 @@ def build_trainer(
             f"precise_bn must be 0 or more, and 0 beside ema_decay, whose average has statistics of its own; got "
             f"{precise_bn}"
         )
+    if options.get("strategy") == FSDP:
+        for name, value in (("ema_decay", ema_decay), ("precise_bn", precise_bn)):
+            if value:
+                raise ValueError(f"{name} is {value}, but shards have none of it: set it 0, or strategy ddp")
+        options["strategy"] = FullySharded()
     output = Path(output)
     callbacks: list[Callback] = [StepSeed(seed), EpochSoFar(), UnreadableClips(UnreadableLog(output / UNREADABLE))]
     callbacks += [LearningRateMonitor("epoch"), RichProgressBar() if progress else LineProgress()]
@@ -133,7 +139,9 @@ def fit(classifier: VideoClassifier, data: VideoDataModule, trainer: pl.Trainer,
         if resume is not None:
             data.first_epoch, data.first_batch = position(read_resumed(resume))
         with warnings.catch_warnings(), ended_together(trainer):
+            # Neither holds here: the batch sampler leaves out what was seen, and nobody writes into the logits.
             warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
             trainer.fit(classifier, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=True)
     except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         if resume is None or started.has_started or str(resume) in str(error):

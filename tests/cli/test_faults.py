@@ -160,7 +160,7 @@ def test_an_evaluation_of_something_else_is_refused(two_classes, trained, evalua
     assert (code, "videos' sha256 was" in err) == (1, True)
 
 
-@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("devices", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_processes_share_an_evaluation_and_count_each_video_once(two_classes, trained, tmp_path, devices):
     """7 videos of 2 x 3 views; equal to one process to the last bit."""
     listed = (two_classes / "test.txt").read_text() + "".join(

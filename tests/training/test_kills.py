@@ -64,6 +64,7 @@ def test_a_run_killed_at_random_moments_ends_as_the_straight_one(two_classes, tm
     check_same(tmp_path / "killed", tmp_path / "straight")
 
 
+@pytest.mark.slow
 def test_an_evaluation_killed_at_random_moments_ends_as_the_straight_one(two_classes, tmp_path):
     data = VideoDataModule(
         test=str(two_classes / "test.txt"), num_frames=4, frame_stride=2, crop_size=32, test_short_side=32,

@@ -113,7 +113,7 @@ def test_the_last_checkpoint_knows_of_the_best(two_classes, tmp_path):
         ({"val_check_interval": 0.5}, (1, 5)),
         ({"val_check_interval": 5, "check_val_every_n_epoch": None}, (1, 5)),
         ({"check_val_every_n_epoch": 2, "gradient_clip_val": 0.5}, (1, 5)),
-        ({"limit_train_batches": 6}, (1, 5)),
+        ({"limit_train_batches": 6, "precision": "64-true"}, (1, 5)),
     ],
 )
 def test_checkpoints_lie_where_the_run_can_be_taken_up_exactly(two_classes, tmp_path, options, resumed_at):

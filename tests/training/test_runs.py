@@ -182,3 +182,8 @@ def test_wrong_values(change, message):
 def test_wrong_moving_average(tmp_path):
     with pytest.raises(ValueError, match="ema_decay must be at least 0 and below 1; got 1"):
         build_trainer(tmp_path, seed=0, ema_decay=1, progress=False, has_validation=False)
+
+
+def test_shards_have_no_moving_average(tmp_path):
+    with pytest.raises(ValueError, match="ema_decay is 0.9, but shards have no moving average: set it 0"):
+        build_trainer(tmp_path, seed=0, ema_decay=0.9, progress=False, has_validation=False, strategy="fsdp")
