@@ -15,7 +15,7 @@
 #SBATCH --open-mode=append
 
 export OMP_NUM_THREADS=1
-srun --kill-on-bad-exit=1 octvideo train --config configs/kinetics400_oct_i3d_r50.yaml \
+srun --kill-on-bad-exit=1 octvideo train --config configs/kinetics400/i3d_r50_alpha0.1.yaml \
     --output runs/kinetics400_oct_i3d_r50 --resume --checkpoint_every_n_steps 500 \
     --trainer.num_nodes 2 --trainer.devices 8 --data.batch_size 4 --data.num_workers 7
 code=$?
