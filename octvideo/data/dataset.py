@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from octvideo.data.annotations import Annotations
 from octvideo.data.decode import check_decoder, decode_frames
-from octvideo.data.probe import VideoInfo, probe_video
+from octvideo.data.probe import VideoInfo, VideoSource, probe_video
 from octvideo.data.sampling import (
     SHORT_POLICIES,
     centre_clip,
@@ -154,22 +154,25 @@ class VideoDataset(Dataset[ClipItem]):
 
     def __getitem__(self, index: int | tuple[int, int]) -> ClipItem:
         """One clip with its label, -1 where it is not known; (index, seed) draws a training clip by that seed."""
-        if isinstance(index, tuple):
-            index, seed = index
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                return self._item(index)
-        return self._item(index)
-
-    def _item(self, index: int) -> ClipItem:
+        index, seed = index if isinstance(index, tuple) else (index, None)
         if not 0 <= index < len(self):
             raise IndexError(f"index should be 0 to {len(self) - 1}, but it is {index}.")
+        return self.item(self.annotations.records[index // self.num_views].path, index, seed)
+
+    def item(self, source: VideoSource, index: int, seed: int | None = None) -> ClipItem:
+        """The item of an index from a video that is given: a path, or a content that is already in memory."""
+        if seed is None:
+            return self._item(source, index)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self._item(source, index)
+
+    def _item(self, source: VideoSource, index: int) -> ClipItem:
         video, view = divmod(index, self.num_views)
-        record = self.annotations.records[video]
-        indices = self._frame_indices(record.path, index, view // self.num_crops)
-        clip = self._train_clip(record.path, indices) if self.mode == "train" else self._eval_clip(index, indices)
-        label = UNKNOWN_LABEL if record.label is None else record.label
-        return {"clip": clip, "label": label, "video": video, "view": view}
+        indices = self._frame_indices(source, index, view // self.num_crops)
+        clip = self._train_clip(source, indices) if self.mode == "train" else self._eval_clip(source, index, indices)
+        label = self.annotations.records[video].label
+        return {"clip": clip, "label": UNKNOWN_LABEL if label is None else label, "video": video, "view": view}
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the open file: workers that are spawned get a copy."""
@@ -181,36 +184,36 @@ class VideoDataset(Dataset[ClipItem]):
             for record in self.annotations.records:
                 self._cached_video(record.path)
 
-    def _train_clip(self, path: str, indices: list[int]) -> torch.Tensor:
+    def _train_clip(self, source: VideoSource, indices: list[int]) -> torch.Tensor:
         if self.cache_short_side is not None:
-            return self._train_transform(self._cached_video(path)[indices])
-        info = probe_video(path)
+            return self._train_transform(self._cached_video(source)[indices])
+        info = probe_video(source)
         crop = self._train_transform.draw_crop(info.height, info.width)
-        return self._train_transform.finish(decode_frames(path, indices, decoder=self.decoder, each=crop))
+        return self._train_transform.finish(decode_frames(source, indices, decoder=self.decoder, each=crop))
 
-    def _eval_clip(self, index: int, indices: list[int]) -> torch.Tensor:
+    def _eval_clip(self, source: VideoSource, index: int, indices: list[int]) -> torch.Tensor:
         video, view = divmod(index, self.num_views)
         clip, crop = divmod(view, self.num_crops)
         if self.cache_short_side is not None:
-            return self._eval_transform(self._cached_video(self.annotations.records[video].path)[indices], crop)
+            return self._eval_transform(self._cached_video(source)[indices], crop)
         # Views of one video follow each other, and share frames. An open file cannot be shared with a forked worker.
         key = (os.getpid(), video)
         if self._stream is None or self._stream[0] != key:
-            self._stream = key, self._clip_stream(self.annotations.records[video].path)
+            self._stream = key, self._clip_stream(source)
         crops = self._stream[1].clip(clip)
         return self._eval_transform.finish([crops[place][crop] for place in indices])
 
-    def _clip_stream(self, path: str) -> ClipStream:
-        info = probe_video(path)
+    def _clip_stream(self, source: VideoSource) -> ClipStream:
+        info = probe_video(source)
         clips = [self._sample(info, clip) for clip in range(self.num_clips)]
-        return ClipStream(path, clips, self._eval_transform.crops, decoder=self.decoder)
+        return ClipStream(source, clips, self._eval_transform.crops, decoder=self.decoder)
 
-    def _frame_indices(self, path: str, index: int, clip: int) -> list[int]:
-        info = probe_video(path)
+    def _frame_indices(self, source: VideoSource, index: int, clip: int) -> list[int]:
+        info = probe_video(source)
         try:
             indices = self._sample(info, clip)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{source}: {error}") from error
         if self.frame_order == "natural":
             return indices
         generator = None if self.mode == "train" else torch.Generator().manual_seed(index)
@@ -229,11 +232,12 @@ class VideoDataset(Dataset[ClipItem]):
     def _segment_offset(self, clip: int) -> float:
         return float(torch.rand(())) if self.mode == "train" else (clip + 0.5) / self.num_clips
 
-    def _cached_video(self, path: str) -> torch.Tensor:
-        if path not in self._cache:
-            everything = range(probe_video(path).num_frames)
-            self._cache[path] = decode_frames(path, everything, short_side=self.cache_short_side)
-        return self._cache[path]
+    def _cached_video(self, source: VideoSource) -> torch.Tensor:
+        name = str(source)
+        if name not in self._cache:
+            everything = range(probe_video(source).num_frames)
+            self._cache[name] = decode_frames(source, everything, short_side=self.cache_short_side)
+        return self._cache[name]
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

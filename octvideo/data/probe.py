@@ -5,19 +5,23 @@ are listed and its last frames decoded before anything is asked of it; where its
 frame can be reached by seeking, and otherwise by reading the file in sequence.
 """
 
+import io
 import os
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import av
 
 __all__ = [
     "WAY_OUT",
+    "VideoBytes",
     "VideoDecodeError",
     "VideoInfo",
+    "VideoSource",
+    "as_source",
     "forget_videos",
     "frames_of",
     "open_video",
@@ -34,6 +38,9 @@ FRAME_PER_PACKET_CODECS = frozenset({"h264", "hevc", "vp9", "libdav1d", "av1", "
 DECORD_CODECS = frozenset({"h264", "vp9"})
 PROBE_CACHE_SIZE = 100_000
 WAY_OUT = "Re-encode the file (ffmpeg -i FILE -c:v libx264 NEW.mp4) or take it off the list."
+# A playlist under a video's name must not make FFmpeg open what it lists: no address, and from memory no file either.
+FILE_ONLY = {"protocol_whitelist": "file"}
+MEMORY_ONLY = {"protocol_whitelist": "none"}
 
 
 class VideoDecodeError(RuntimeError):
@@ -68,17 +75,53 @@ class VideoInfo:
     keyframes: Sequence[int] = field(default=(), repr=False)
 
 
-def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
+@dataclass(frozen=True, eq=False)
+class VideoBytes:
+    """A video file's content in memory.
+
+    Args:
+        name: what errors call it.
+        data: content of the file.
+    """
+
+    name: str
+    data: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        """Its name, as a path's text is."""
+        return self.name
+
+    @cached_property
+    def info(self) -> VideoInfo:
+        """The answer of :func:`probe_video`, kept as long as the content."""
+        return _look(self, len(self.data))
+
+
+VideoSource = str | VideoBytes
+"""A path, or a file's content; as text it is the name for errors."""
+
+
+def as_source(video: "str | os.PathLike[str] | VideoBytes") -> VideoSource:
+    """A video named by a path of any kind, or one in memory as it is."""
+    return video if isinstance(video, VideoBytes) else os.fspath(video)
+
+
+def probe_video(video: str | os.PathLike[str] | VideoBytes) -> VideoInfo:
     """Look at a video: size, rate and the number of frames that really decode.
 
     Costs reading the file's packets and decoding its last group of pictures; files whose packets do not tell their
     frames are decoded once as a whole. The answer is kept per process until the file's size or time changes.
 
+    Args:
+        video: a file, or one's content in memory.
+
     Raises:
         FileNotFoundError: no such file.
         VideoDecodeError: not a video, or no frame of it decodes.
     """
-    name = os.fspath(path)
+    if isinstance(video, VideoBytes):
+        return video.info
+    name = os.fspath(video)
     if not os.path.isfile(name):
         raise FileNotFoundError(f"{name}: no such video. Check the path, or the root that relative paths start from.")
     stat = os.stat(name)
@@ -90,13 +133,15 @@ def forget_videos() -> None:
     _probe.cache_clear()
 
 
-def open_video(name: str) -> "av.container.InputContainer":
-    """The file, opened by PyAV."""
+def open_video(source: VideoSource) -> "av.container.InputContainer":
+    """The video, opened by PyAV."""
     # Titles and comments need not be UTF-8, and are not read.
-    return av.open(name, metadata_errors="replace")
+    if isinstance(source, VideoBytes):
+        return av.open(io.BytesIO(source.data), "r", metadata_errors="replace", options=MEMORY_ONLY)
+    return av.open(source, "r", metadata_errors="replace", options=FILE_ONLY)
 
 
-def video_stream(name: str, container: "av.container.InputContainer") -> "av.VideoStream":
+def video_stream(name: VideoSource, container: "av.container.InputContainer") -> "av.VideoStream":
     """The stream that FFmpeg (and so decord and torchcodec) takes as the main one."""
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream):
@@ -118,6 +163,10 @@ def frames_of(container: "av.container.InputContainer", stream: "av.VideoStream"
 @lru_cache(maxsize=PROBE_CACHE_SIZE)
 def _probe(name: str, mtime_ns: int, num_bytes: int) -> VideoInfo:
     """probe_video for one state of the file; time and size are there as parts of the cache's key."""
+    return _look(name, num_bytes)
+
+
+def _look(name: VideoSource, num_bytes: int) -> VideoInfo:
     if num_bytes == 0:
         raise VideoDecodeError(f"{name}: the file is empty. {WAY_OUT}")
     try:
@@ -131,7 +180,7 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error).splitlines()[0] or type(error).__name__
 
 
-def _inspect(name: str, container: "av.container.InputContainer") -> VideoInfo:
+def _inspect(name: VideoSource, container: "av.container.InputContainer") -> VideoInfo:
     stream = video_stream(name, container)
     codec = stream.codec_context.name
     length_size = _nal_length_size(stream.codec_context.extradata) if codec == "h264" else None
@@ -230,7 +279,7 @@ def _are_closed(packets: Sequence[_Packet]) -> bool:
     return True
 
 
-def _count_by_tail(name: str, packets: Sequence[_Packet]) -> tuple[int, "av.VideoFrame | None"]:
+def _count_by_tail(name: VideoSource, packets: Sequence[_Packet]) -> tuple[int, "av.VideoFrame | None"]:
     """Frames shown before the last keyframe plus those that decode from there, where files fall short."""
     start = max(packet.time for packet in packets if packet.is_keyframe)
     first, num_decoded = None, sum(packet.time < start for packet in packets)
@@ -243,7 +292,7 @@ def _count_by_tail(name: str, packets: Sequence[_Packet]) -> tuple[int, "av.Vide
     return num_decoded, first
 
 
-def _count_all(name: str) -> tuple[int, "av.VideoFrame | None"]:
+def _count_all(name: VideoSource) -> tuple[int, "av.VideoFrame | None"]:
     first, num_decoded = None, 0
     with open_video(name) as container:
         for frame in frames_of(container, video_stream(name, container)):
