@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["VIDEO_EXTENSIONS", "Annotations", "VideoRecord", "read_annotations"]
+__all__ = ["VIDEO_EXTENSIONS", "Annotations", "VideoRecord", "read_annotations", "resolve_class_names"]
 
 VIDEO_EXTENSIONS = (
     ".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".ts",
@@ -88,7 +88,7 @@ def read_annotations(
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such list or folder of videos. Check the path to the annotations.")
     entries = _read_entries(source)
-    names = _resolve_class_names(source, entries, class_names)
+    names = resolve_class_names(source, entries, class_names)
     folder = Path(root) if root is not None else (source if source.is_dir() else source.parent)
     labels = _label_indices(entries, names)
     records = tuple(
@@ -163,9 +163,10 @@ def _class_folders(source: Path) -> list[Path]:
     return sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _resolve_class_names(
+def resolve_class_names(
     source: Path, entries: Sequence[_Entry], class_names: Sequence[str] | str | os.PathLike[str] | None
 ) -> tuple[str, ...]:
+    """The class names that are given, or those that the source tells; arguments as in :func:`read_annotations`."""
     beside = source.parent / CLASSES_FILE
     if class_names is None and source.is_file() and beside.is_file():
         class_names = beside

@@ -1,16 +1,18 @@
 """Lightning data module: lists of videos in, loaders of clips out."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from octvideo.data.annotations import Annotations, read_annotations
+from octvideo.data.annotations import Annotations, read_annotations, resolve_class_names
 from octvideo.data.dataset import ClipItem, VideoDataset
 from octvideo.data.decode import check_decoder
 from octvideo.data.draws import EpochSampler, ViewSampler
+from octvideo.data.shards import ShardDataset, ShardLoader, ShardSet, are_shards, open_shards
 from octvideo.data.split import split_annotations
 
 __all__ = ["VideoDataModule"]
@@ -33,9 +35,10 @@ class VideoDataModule(pl.LightningDataModule):
     Every argument is a plain value, so that a checkpoint or a YAML file can rebuild the module.
 
     Args:
-        train: list or folder of training videos, see :func:`read_annotations`.
-        val: list or folder of validation videos.
-        test: list or folder of test videos.
+        train: list or folder of training videos, see :func:`read_annotations`; or shards of `octvideo data pack`, as a
+            folder, path or address, see :func:`octvideo.data.shards.open_shards`.
+        val: the same of validation videos.
+        test: the same of test videos.
         root: folder that relative paths start from; None is each list's own folder.
         class_names: names, or a file of names; None takes them from the first list of train, val and test.
         num_frames: frames of a clip.
@@ -65,6 +68,8 @@ class VideoDataModule(pl.LightningDataModule):
             in sequence), or "auto", the fastest for each file; the pixels are the same, 10-bit files apart.
         val_fraction: part of train that is held out, class by class, where val is None.
         seed: of that choice, and of what each training epoch draws.
+        shuffle_buffer: videos of training shards that each loader process holds to draw from.
+        on_error: videos of shards that cannot be read: "error", or "skip" to leave them out with a warning each.
 
     Raises:
         ValueError: on setup or use, a list that is needed and not given; val given beside val_fraction.
@@ -101,6 +106,8 @@ class VideoDataModule(pl.LightningDataModule):
         decoder: str = "auto",
         val_fraction: float = 0.0,
         seed: int = 0,
+        shuffle_buffer: int = 100,
+        on_error: str = "error",
     ) -> None:
         super().__init__()
         if not 0 <= val_fraction < 1:
@@ -112,6 +119,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.first_epoch = 0  # of a resumed run: its loader starts to draw before the trainer knows its epoch
         self._annotations: dict[str, Annotations] = {}
         self._datasets: dict[str, VideoDataset] = {}
+        self._shards: dict[str, ShardSet] = {}
         self._cache: dict[str, torch.Tensor] = {}
 
     @property
@@ -173,29 +181,36 @@ class VideoDataModule(pl.LightningDataModule):
         for split in STAGE_SPLITS.get(stage, SPLITS):
             if self._is_given(split):
                 dataset = self.dataset(split)
-                if self.hparams["num_workers"] > 0:
+                if self.hparams["num_workers"] > 0 and split not in self._shards:
                     # Filled before the workers start, the cache is one copy that all of them read.
                     dataset.fill_cache()
 
-    def train_dataloader(self) -> DataLoader[ClipItem]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training clips; an incomplete last batch is left out, unless it is the only one."""
         dataset = self.dataset("train")
+        if "train" in self._shards:
+            return self._shard_loader("train")
         drop_last = len(dataset) > self.hparams["batch_size"]
         sampler = EpochSampler(len(dataset), self.hparams["seed"], self._epoch)
         return self._loader(dataset, sampler=sampler, drop_last=drop_last)
 
-    def val_dataloader(self) -> DataLoader[ClipItem] | list[DataLoader[ClipItem]]:
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         """Validation clips in order; an empty list where there is no validation set, which skips validation."""
-        return self._loader(self.dataset("val")) if self._is_given("val") else []
+        if not self._is_given("val"):
+            return []
+        dataset = self.dataset("val")
+        return self._shard_loader("val", equal=True) if "val" in self._shards else self._loader(dataset)
 
-    def test_dataloader(self) -> DataLoader[ClipItem]:
+    def test_dataloader(self) -> DataLoader[Any]:
         """All views of the test videos; each video's come in order, from one worker."""
         dataset, hparams = self.dataset("test"), self.hparams
+        if "test" in self._shards:
+            return self._shard_loader("test")
         videos = len(dataset.annotations)
         sampler = ViewSampler(videos, dataset.num_views, hparams["batch_size"], hparams["num_workers"])
         return self._loader(dataset, sampler=sampler)
 
-    def predict_dataloader(self) -> DataLoader[ClipItem]:
+    def predict_dataloader(self) -> DataLoader[Any]:
         """The same as the test loader."""
         return self.test_dataloader()
 
@@ -212,13 +227,32 @@ class VideoDataModule(pl.LightningDataModule):
         first = next(name for name in SPLITS if self.hparams[name] is not None)
         if class_names is None and split != first:
             class_names = self.class_names
-        return read_annotations(source, root=self.hparams["root"], class_names=class_names)
+        if not are_shards(source):
+            return read_annotations(source, root=self.hparams["root"], class_names=class_names)
+        if self.hparams["val_fraction"] > 0:
+            raise ValueError(f"val_fraction can't divide the shards {source}. Give val a list or shards of its own.")
+        self._shards[split] = open_shards(source)
+        names = None if class_names is None else resolve_class_names(Path(source), [], class_names)
+        return self._shards[split].index.annotations(names)
 
     def _build_dataset(self, split: str) -> VideoDataset:
         hparams = self.hparams
         names = ("short_side", "crop_size", "flip", "color_jitter", "rand_augment", "decoder")
         settings = {name: hparams[name] for name in (*names, "rand_augment_magnitude")}
-        return VideoDataset(self.annotations(split), mode=split, cache=self._cache, **self.preprocessing(), **settings)
+        annotations = self.annotations(split)
+        cache = {} if split in self._shards else self._cache
+        return VideoDataset(annotations, mode=split, cache=cache, **self.preprocessing(), **settings)
+
+    def _shard_loader(self, split: str, *, equal: bool = False) -> ShardLoader:
+        names = ("batch_size", "num_workers", "seed", "on_error")
+        settings = {name: self.hparams[name] for name in names} | {"buffer": self.hparams["shuffle_buffer"]}
+        # Of the processes that work now: after training, the first one scores alone.
+        work_together = torch.distributed.is_available() and torch.distributed.is_initialized()
+        place = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if work_together else (0, 1)
+        dataset = ShardDataset(
+            self._shards[split], self.dataset(split), rank=place[0], world_size=place[1], equal=equal, **settings
+        )
+        return ShardLoader(dataset, self._epoch, **self._workers())
 
     def _epoch(self) -> int:
         return max(self.first_epoch, 0 if self.trainer is None else self.trainer.current_epoch)
@@ -226,14 +260,15 @@ class VideoDataModule(pl.LightningDataModule):
     def _loader(
         self, dataset: VideoDataset, *, sampler: EpochSampler | ViewSampler | None = None, drop_last: bool = False
     ) -> DataLoader[ClipItem]:
+        batch_size = self.hparams["batch_size"]
+        return DataLoader(dataset, batch_size=batch_size, sampler=sampler, drop_last=drop_last, **self._workers())
+
+    def _workers(self) -> dict[str, Any]:
+        """A loader's options that say who makes its batches."""
         num_workers = self.hparams["num_workers"]
-        return DataLoader(
-            dataset,
-            batch_size=self.hparams["batch_size"],
-            sampler=sampler,
-            drop_last=drop_last,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            timeout=LOADER_TIMEOUT_SECONDS if num_workers > 0 else 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+        return {
+            "num_workers": num_workers,
+            "persistent_workers": num_workers > 0,
+            "timeout": LOADER_TIMEOUT_SECONDS if num_workers > 0 else 0,
+            "pin_memory": torch.cuda.is_available(),
+        }

@@ -178,6 +178,11 @@ class VideoDataset(Dataset[ClipItem]):
         """Everything but the open file: workers that are spawned get a copy."""
         return self.__dict__ | {"_stream": None}
 
+    def forget(self) -> None:
+        """Let go of cached and open videos, as before the next one of a stream that does not come again."""
+        self._cache.clear()
+        self._stream = None
+
     def fill_cache(self) -> None:
         """Decode every video into the cache now, so that loader workers share it; nothing where caching is off."""
         if self.cache_short_side is not None:

@@ -82,10 +82,12 @@ class VideoBytes:
     Args:
         name: what errors call it.
         data: content of the file.
+        num_frames: how many frames decode, all upright, where somebody has counted them; None has them counted.
     """
 
     name: str
     data: bytes = field(repr=False)
+    num_frames: int | None = None
 
     def __str__(self) -> str:
         """Its name, as a path's text is."""
@@ -186,8 +188,11 @@ def _inspect(name: VideoSource, container: "av.container.InputContainer") -> Vid
     length_size = _nal_length_size(stream.codec_context.extradata) if codec == "h264" else None
     packets = [_Packet.of(packet, length_size) for packet in container.demux(stream) if packet.size]
     num_frames, first = 0, None
+    fps = float(stream.average_rate or stream.guessed_rate or 0)
     are_timed = container.format.name in TIMED_CONTAINERS and _are_timed(packets)
     if are_timed and codec in FRAME_PER_PACKET_CODECS:
+        if isinstance(name, VideoBytes) and name.num_frames == len(packets) and stream.height and stream.width:
+            return _with_seekers(VideoInfo(len(packets), fps, stream.height, stream.width, codec), packets)
         num_frames, first = _count_by_tail(name, packets)
     if num_frames != len(packets):
         num_frames, first = _count_all(name)
@@ -195,7 +200,6 @@ def _inspect(name: VideoSource, container: "av.container.InputContainer") -> Vid
         raise VideoDecodeError(f"{name}: no frame of it decodes. {WAY_OUT}")
     rotation = _rotation(first)
     height, width = (first.width, first.height) if rotation % 180 else (first.height, first.width)
-    fps = float(stream.average_rate or stream.guessed_rate or 0)
     info = VideoInfo(num_frames, fps, height, width, codec, rotation)
     return _with_seekers(info, packets) if are_timed and num_frames == len(packets) else info
 
