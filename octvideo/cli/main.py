@@ -23,7 +23,7 @@ COMMANDS = {
     "analyze": "print what a network costs at several alphas",
     "sweep": "train and evaluate a config over alphas, folds and seeds",
     "report": "make tables and a plot of accuracy against GMACs from result files",
-    "data": "make the built-in data set",
+    "data": "make the built-in data set; pack videos into shards",
 }
 
 USER_ERRORS = (ValueError, OSError, ImportError, MisconfigurationException)

@@ -1,6 +1,7 @@
 """Videos whose frames say which frame they are: frame i is painted with the bits of i."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -44,16 +45,24 @@ def write_painted(
     gop_size: int = 12,
     fps: int = 25,
     container_options: dict[str, str] | None = None,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+    pix_fmt: str = "yuv420p",
+    times_ms: Sequence[int] | None = None,
 ) -> Path:
-    """Write a video of painted frames 0 .. num_frames - 1."""
+    """Write a video of painted frames 0 .. num_frames - 1, at a steady rate or at the given times."""
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps, options=options or {})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        (stream.height, stream.width), stream.pix_fmt = size, pix_fmt
         stream.codec_context.gop_size = gop_size
         stream.codec_context.max_b_frames = max_b_frames
         stream.codec_context.thread_count = 1
+        if times_ms is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
         for index in range(num_frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(paint(index), format="rgb24")))
+            frame = av.VideoFrame.from_ndarray(paint(index), format="rgb24").reformat(size[1], size[0], pix_fmt)
+            if times_ms is not None:
+                frame.pts, frame.time_base = times_ms[index], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -36,6 +36,9 @@ class _Video(NamedTuple):
     label: int
 
 
+_Result = tuple[_Video, PackedVideo | str]
+
+
 def pack_videos(
     source: str | os.PathLike[str],
     folder: str | os.PathLike[str],
@@ -48,7 +51,7 @@ def pack_videos(
     copy: bool = False,
     shard_size: int = 256,
     num_workers: int | None = None,
-    report: Callable[[int], None] = lambda num_videos: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ShardIndex:
     """Pack videos into tar shards; the same call again goes on where it was broken off.
 
@@ -66,7 +69,7 @@ def pack_videos(
         copy: take the files as they are; short_side, gop and quality play no role then.
         shard_size: videos of a shard.
         num_workers: processes that encode; 0 encodes in the main one, None takes one for each core.
-        report: called as videos are done, with how many.
+        progress: called with the number of videos that are done and of all.
 
     Returns:
         The index; its ``packed_with["num_unreadable"]`` counts the videos that could not be read.
@@ -92,11 +95,11 @@ def pack_videos(
         check_settings(folder, index.packed_with, made)
         return index
     journal = Journal(folder, made)
-    report(journal.num_done)
     todo = videos[journal.num_done :]
-    results = zip(todo, pack_each([video.file for video in todo], recipe, num_workers), strict=True)
+    packed = zip(todo, pack_each([video.file for video in todo], recipe, num_workers), strict=True)
+    results = _counted(packed, journal.num_done, len(videos), progress)
     prefix = re.sub("[^A-Za-z0-9_]+", "_", Path(source).resolve().stem) or "videos"
-    while part := _write_part(folder / f"{prefix}-{len(journal.shards):06d}.tar", results, shard_size, report):
+    while part := _write_part(folder / f"{prefix}-{len(journal.shards):06d}.tar", results, shard_size):
         journal.add(part)
     return _finish(folder, annotations.class_names, made, journal)
 
@@ -126,9 +129,16 @@ def _digest(videos: Sequence[_Video], class_names: Sequence[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _write_part(
-    path: Path, results: Iterator[tuple[_Video, PackedVideo | str]], size: int, report: Callable[[int], None]
-) -> Part | None:
+def _counted(
+    results: Iterable[_Result], done: int, total: int, progress: Callable[[int, int], None]
+) -> Iterator[_Result]:
+    progress(done, total)
+    for number, result in enumerate(results, start=done + 1):
+        progress(number, total)
+        yield result
+
+
+def _write_part(path: Path, results: Iterator[_Result], size: int) -> Part | None:
     """Write the next shard of so many videos; None where no video is left."""
     from webdataset import TarWriter
 
@@ -140,7 +150,6 @@ def _write_part(
     with replace_file(path) as file:
         with TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False) as archive:
             for video, packed in chain([first], results):
-                report(1)
                 if isinstance(packed, str):
                     bad.append((video.path, packed))
                     continue
