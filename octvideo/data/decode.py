@@ -23,6 +23,7 @@ from octvideo.data.probe import (
     VideoSource,
     as_source,
     frames_of,
+    open_error,
     open_video,
     probe_video,
     video_stream,
@@ -164,11 +165,14 @@ def _read(
 ) -> Iterator[torch.Tensor]:
     """Frames by the reader; what it does not give is read in sequence."""
     num_read = 0
-    for frame in reader(name, wanted, info, to_rgb) if reader else ():
-        yield frame
-        num_read += 1
-    if num_read < len(wanted):
-        yield from _read_in_sequence(name, wanted[num_read:], to_rgb)
+    try:
+        for frame in reader(name, wanted, info, to_rgb) if reader else ():
+            yield frame
+            num_read += 1
+        if num_read < len(wanted):
+            yield from _read_in_sequence(name, wanted[num_read:], to_rgb)
+    except av.error.FFmpegError as error:  # what was said of the file is no longer true
+        raise open_error(name, error) from error
 
 
 def _read_in_sequence(name: VideoSource, wanted: Sequence[int], to_rgb: _Converter) -> Iterator[torch.Tensor]:

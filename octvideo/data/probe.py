@@ -24,6 +24,7 @@ __all__ = [
     "as_source",
     "forget_videos",
     "frames_of",
+    "open_error",
     "open_video",
     "probe_video",
     "video_stream",
@@ -148,6 +149,8 @@ def video_stream(name: VideoSource, container: "av.container.InputContainer") ->
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream):
         raise VideoDecodeError(f"{name}: holds no video stream. {WAY_OUT}")
+    if stream.codec_context is None:
+        raise VideoDecodeError(f"{name}: its video is in a codec that FFmpeg does not know. {WAY_OUT}")
     # One thread: the parallelism is in the loader's workers.
     stream.thread_type = "NONE"
     stream.codec_context.thread_count = 1
@@ -175,11 +178,13 @@ def _look(name: VideoSource, num_bytes: int) -> VideoInfo:
         with open_video(name) as container:
             return _inspect(name, container)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoDecodeError(f"{name}: cannot be opened as a video ({_reason(error)}). {WAY_OUT}") from error
+        raise open_error(name, error) from error
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).splitlines()[0] or type(error).__name__
+def open_error(name: VideoSource, error: Exception) -> VideoDecodeError:
+    """The one error for all that FFmpeg says of a file that it cannot open."""
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0] or type(error).__name__
+    return VideoDecodeError(f"{name}: cannot be opened as a video ({reason}). {WAY_OUT}")
 
 
 def _inspect(name: VideoSource, container: "av.container.InputContainer") -> VideoInfo:

@@ -18,6 +18,7 @@ __all__ = ["ALLOW_PIPE", "ShardSet", "are_shards", "open_address", "open_shards"
 ALLOW_PIPE = "OCTVIDEO_ALLOW_PIPE"
 MAX_SHARDS = 1_000_000
 MAX_INDEX_BYTES = 2**30
+BLOCK_BYTES = 2**20
 TAR_NAME = re.compile(r"[A-Za-z0-9_.-]+\.tar")
 ENDS_EARLY = -getattr(signal, "SIGPIPE", 13)  # status of a command whose output nobody reads any more
 
@@ -158,11 +159,14 @@ def _replace_name(url: str, name: str) -> str:
 def _read_index(url: str) -> ShardIndex:
     if _scheme(url) == "" and not os.path.isfile(url):
         raise ShardError(f"{url}: no such index. octvideo data pack writes it beside the shards; copy it with them.")
+    text = bytearray()
     with open_address(url) as stream:
-        text = stream.read(MAX_INDEX_BYTES + 1)
-    if len(text) > MAX_INDEX_BYTES:
-        raise ShardError(f"{url}: is larger than {MAX_INDEX_BYTES} bytes. Check the address.")
-    return parse_index(text, url)
+        # A single read of the limit would take that much memory at once.
+        while block := stream.read(BLOCK_BYTES):
+            text += block
+            if len(text) > MAX_INDEX_BYTES:
+                raise ShardError(f"{url}: is larger than {MAX_INDEX_BYTES} bytes. Check the address.")
+    return parse_index(bytes(text), url)
 
 
 def _choose(index: ShardIndex, urls: list[str]) -> ShardIndex:

@@ -146,10 +146,11 @@ def parse_video(url: str, shard: Shard, number: int, contents: Mapping[str, byte
         raise ShardError(
             f"{where}.cls: should be class {shard.labels[number]}, as the index says, but is {label[:20]!r}. {_WAY_OUT}"
         )
-    num_frames = _facts(f"{where}.json", contents.get("json", b"{}")).get("num_upright_frames")
-    if num_frames is not None and (not isinstance(num_frames, int) or isinstance(num_frames, bool) or num_frames < 1):
-        raise ShardError(f"{where}.json: num_upright_frames should be 1 or more, but it is {num_frames!r}. {_WAY_OUT}")
-    return VideoBytes(f"{where}.{videos[0]}", contents[videos[0]], num_frames)
+    facts = _facts(f"{where}.json", contents.get("json", b"{}"))
+    counted = facts.get("num_frames") if facts.get("rotation_degrees") == 0 else None
+    if counted is not None and (not isinstance(counted, int) or isinstance(counted, bool) or counted < 1):
+        raise ShardError(f"{where}.json: num_frames should be 1 or more, but it is {counted!r}. {_WAY_OUT}")
+    return VideoBytes(f"{where}.{videos[0]}", contents[videos[0]], counted)
 
 
 def _facts(where: str, text: bytes) -> dict[str, Any]:
