@@ -252,7 +252,7 @@ class VideoDataModule(pl.LightningDataModule):
         dataset = ShardDataset(
             self._shards[split], self.dataset(split), rank=place[0], world_size=place[1], equal=equal, **settings
         )
-        return ShardLoader(dataset, self._epoch, **self._workers())
+        return ShardLoader(dataset, lambda: (self._epoch(), 0), **self._workers())
 
     def _epoch(self) -> int:
         return max(self.first_epoch, 0 if self.trainer is None else self.trainer.current_epoch)

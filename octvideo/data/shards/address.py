@@ -16,9 +16,10 @@ from octvideo.data.shards.index import INDEX_FILE, Shard, ShardError, ShardIndex
 __all__ = ["ALLOW_PIPE", "ShardSet", "are_shards", "open_address", "open_shards", "require_webdataset"]
 
 ALLOW_PIPE = "OCTVIDEO_ALLOW_PIPE"
-MAX_SHARDS = 1_000_000
+MAX_SHARDS = 100_000
 MAX_INDEX_BYTES = 2**30
 BLOCK_BYTES = 2**20
+RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 TAR_NAME = re.compile(r"[A-Za-z0-9_.-]+\.tar")
 ENDS_EARLY = -getattr(signal, "SIGPIPE", 13)  # status of a command whose output nobody reads any more
 
@@ -136,10 +137,12 @@ def _expand(pattern: str) -> list[str]:
     import braceexpand
 
     try:
-        urls = list(islice(braceexpand.braceexpand(pattern), MAX_SHARDS + 1))
+        # Braceexpand holds each range in memory, however long it is.
+        longest = max((abs(int(end) - int(start)) for start, end in RANGE.findall(pattern)), default=0)
+        urls = list(islice(braceexpand.braceexpand(pattern), MAX_SHARDS + 1)) if longest < MAX_SHARDS else []
     except (ValueError, RecursionError) as error:
         raise ShardError(f"{pattern}: braces should be of the form {{000000..000009}} ({error}).") from error
-    if len(urls) > MAX_SHARDS:
+    if not 0 < len(urls) <= MAX_SHARDS:
         raise ShardError(f"{pattern}: spells out more than {MAX_SHARDS} shards. Check the braces.")
     return urls
 

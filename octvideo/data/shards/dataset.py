@@ -40,7 +40,7 @@ class ShardDataset(IterableDataset[dict[str, Any]]):
         seed: of what training draws.
         buffer: videos that each worker holds to draw from in training.
         on_error: videos that cannot be read: "error", or "skip" to leave them out, counted and with a warning each;
-            training reads others in their place.
+            training goes on reading in their place.
         rank: number of this process.
         world_size: number of processes.
         done: in evaluation, numbers of videos that are left out.
@@ -124,7 +124,7 @@ class ShardDataset(IterableDataset[dict[str, Any]]):
         random_state = random.Random(f"{self.seed} {epoch} {self._rank} {worker}")
         samples = self._samples(order[start:stop], worker)
         drawn = shuffle(self.buffer, initial=self.buffer, rng=random_state)(samples)
-        spare = self._samples(order[stop:] + order[:start], worker)
+        spare = self._samples(order[stop:] + order[:stop], worker)
         items = self._items(chain(islice(drawn, begun, None), spare), epoch, worker)
         missing = stop - start - begun
         for item in islice(items, missing):
@@ -186,19 +186,21 @@ class ShardLoader(DataLoader[dict[str, Any]]):
 
     Args:
         dataset: of as many workers.
-        epoch: called at the start of each epoch for its number.
+        start: called at the start of each epoch for its number, and for the training batch to begin with.
         options: of the loader.
     """
 
     dataset: ShardDataset
 
-    def __init__(self, dataset: ShardDataset, epoch: Callable[[], int] = lambda: 0, **options: Any) -> None:
+    def __init__(
+        self, dataset: ShardDataset, start: Callable[[], tuple[int, int]] = lambda: (0, 0), **options: Any
+    ) -> None:
         super().__init__(dataset, batch_size=None, **options)
-        self.epoch = epoch
+        self.start = start
 
     def __iter__(self) -> Any:
         """The epoch's batches."""
-        self.dataset.begin(self.epoch())
+        self.dataset.begin(*self.start())
         return super().__iter__()
 
 
