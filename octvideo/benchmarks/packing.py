@@ -6,6 +6,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def _time_forms(
     calls = {form: _pass(source, split, settings) for form, source in sources.items()}
     num_clips = {form: call() for form, call in calls.items()}
     if num_workers == 0:
-        calls[FIRST_LOOK] = lambda: (forget_videos(), calls[FILES]())[1]
+        calls[FIRST_LOOK] = partial(_forget_first, calls[FILES])
         num_clips[FIRST_LOOK], num_bytes[FIRST_LOOK] = num_clips[FILES], num_bytes[FILES]
     title = f"{kind}, {views[0]} x {views[1]}, {num_workers} workers"
     times = time_in_turns(calls, rounds=rounds, progress=lambda _, done, total: progress(title, done, total))
@@ -131,6 +132,11 @@ def _time_forms(
         | {"video_bytes": num_bytes[form], **vars(times[form])}
         for form in calls
     ]
+
+
+def _forget_first(call: Callable[[], int]) -> int:
+    forget_videos()
+    return call()
 
 
 def _write_list(path: Path, videos: Sequence[str], repeats: int) -> str:
