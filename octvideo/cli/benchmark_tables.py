@@ -12,6 +12,7 @@ from octvideo.benchmarks import (
     benchmark_decoding,
     benchmark_layers,
     benchmark_networks,
+    benchmark_packing,
     benchmark_peers,
     benchmark_slow_layers,
 )
@@ -142,5 +143,20 @@ BENCHMARKS = {
             ),
         },
         "a clip is one view (C, T, H, W), float32; one thread for each process",
+    ),
+    "packing": Benchmark(
+        "clips from videos as they are, from packed ones and from shards",
+        benchmark_packing,
+        {
+            "videos": lambda row: row["videos"],
+            "clips x crops": lambda row: f"{row['clips']} x {row['crops']}",
+            "workers": lambda row: str(row["workers"]),
+            "form": lambda row: row["form"],
+            "kB a video": lambda row: f"{row['video_bytes'] / 1e3:.0f}",
+            "clips/s": lambda row: f"{row['clips_per_second']:.1f}",
+            "+- IQR %": lambda row: f"{100 * row['iqr_ms'] / row['median_ms']:.0f}",
+            "faster by": lambda row: f"{row['files_ratio']:.2f}",
+        },
+        "a clip is one view (C, T, H, W), float32; one thread for each process; 1 x 1 are random clips as in training",
     ),
 }

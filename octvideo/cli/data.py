@@ -1,4 +1,4 @@
-"""`octvideo data ACTION`: make the built-in motion set, look through a data set."""
+"""`octvideo data ACTION`: make the built-in motion set, look through a data set, pack one into shards."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from octvideo.data import read_annotations
 from octvideo.data.motion import synthesize_motion_set
 from octvideo.data.scan import BAD, STATUSES, scan_videos
 from octvideo.data.scan.report import write_scan_report
+from octvideo.data.shards import pack_videos
 
 MANIFEST = "manifest.csv"
 LINES = 20  # of progress where there is no terminal
@@ -91,4 +92,28 @@ def run_scan(arguments: Sequence[str]) -> int:
     return 1 if any(counts[status] for status in BAD) else 0
 
 
-ACTIONS: dict[str, Callable[[Sequence[str]], int]] = {"synthesize": run_synthesize, "scan": run_scan}
+def run_pack(arguments: Sequence[str]) -> int:
+    """`octvideo data pack`: a list of videos as tar shards of small ones."""
+    parser = new_parser("data pack", "Encode videos small, and write them as tar shards that training reads in order.")
+    parser.add_argument("source", type=str, help="list, CSV file, or folder per class")
+    parser.add_argument("--output", type=str, required=True, help="folder for the shards; the same call goes on there")
+    parser.add_function_arguments(pack_videos, skip={"source", "folder", "progress"})
+    options = parser.parse_args(list(arguments)).as_dict()
+    source, folder = options.pop("source"), options.pop("output")
+    with Progress() as progress:
+        bar = progress.add_task(f"videos of {source}")
+        index = pack_videos(
+            source, folder, **options, progress=lambda done, total: progress.update(bar, completed=done, total=total)
+        )
+    megabytes = sum(shard.num_bytes for shard in index.shards) / 1e6
+    print(f"{folder}: {len(index)} videos in {len(index.shards)} shards, {megabytes:.1f} MB")
+    if index.packed_with["num_unreadable"]:
+        print(f"{index.packed_with['num_unreadable']} videos cannot be read: {Path(folder) / 'unreadable.csv'}")
+    return 0
+
+
+ACTIONS: dict[str, Callable[[Sequence[str]], int]] = {
+    "synthesize": run_synthesize,
+    "scan": run_scan,
+    "pack": run_pack,
+}

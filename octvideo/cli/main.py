@@ -24,7 +24,7 @@ COMMANDS = {
     "analyze": "print what a network costs at several alphas",
     "sweep": "train and evaluate a config over alphas, folds and seeds",
     "report": "make tables and a plot of accuracy against GMACs from result files",
-    "data": "look through a data set (scan), make the built-in one (synthesize)",
+    "data": "look through a data set (scan), pack it into shards (pack), make the built-in one (synthesize)",
 }
 
 USER_ERRORS = (ValueError, OSError, ImportError, MisconfigurationException)

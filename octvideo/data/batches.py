@@ -103,17 +103,20 @@ class ViewBatches(Sampler[list[int]]):
         return islice(cycle(list(self._share(self.rank)) or most), len(most))
 
     def _share(self, rank: int) -> Iterator[list[int]]:
-        groups = [start for start in range(0, self.num_items, self.group_items) if any(self._batches(start))]
-        mine = groups[rank :: self.world_size]
+        mine = self.groups()[rank :: self.world_size]
         streams = [self._stream(mine[worker :: self.num_workers]) for worker in range(self.num_workers)]
         for turn in zip_longest(*streams):
             yield from filter(None, turn)
 
     def _stream(self, groups: list[int]) -> Iterator[list[int]]:
         for start in groups:
-            yield from self._batches(start)
+            yield from self.batches_of(start)
 
-    def _batches(self, group: int) -> Iterator[list[int]]:
+    def groups(self) -> list[int]:
+        """First items of groups of videos that fill whole batches, for all processes, without those that are done."""
+        return [start for start in range(0, self.num_items, self.group_items) if any(self.batches_of(start))]
+
+    def batches_of(self, group: int) -> Iterator[list[int]]:
         """The batches of the group of videos whose items start at `group`."""
         end = min(group + self.group_items, self.num_items)
         for start in range(group, end, self.batch_size):

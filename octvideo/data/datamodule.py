@@ -1,27 +1,23 @@
 """Lightning data module: lists of videos in, loaders of clips out."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from octvideo.data.annotations import Annotations, read_annotations
-from octvideo.data.annotations.rows import named
-from octvideo.data.batches import TrainBatches, ViewBatches
-from octvideo.data.dataset import ClipItem, VideoDataset
+from octvideo.data.annotations import Annotations
+from octvideo.data.dataset import VideoDataset
 from octvideo.data.decode import check_decoder
-from octvideo.data.draws import EpochSampler
-from octvideo.data.guard import GuardedDataset
+from octvideo.data.loaders import Loaders
 from octvideo.data.multigrid import GridStage, read_stages, stage_at
 from octvideo.data.scan.manifest import Manifest
-from octvideo.data.scan.use import leave_out_bad
+from octvideo.data.shards import ShardSet
+from octvideo.data.sources import read_source
 from octvideo.data.split import split_annotations
-from octvideo.data.unreadable import check_unreadable, collate_clips
+from octvideo.data.unreadable import check_unreadable
 
 __all__ = ["VideoDataModule"]
 
@@ -43,9 +39,10 @@ class VideoDataModule(pl.LightningDataModule):
     Every argument is a plain value, so that a checkpoint or a YAML file can rebuild the module.
 
     Args:
-        train: list or folder of training videos, see :func:`read_annotations`.
-        val: list or folder of validation videos.
-        test: list or folder of test videos.
+        train: list or folder of training videos, see :func:`read_annotations`; or shards of `octvideo data pack`, as a
+            folder, path or address, see :func:`octvideo.data.shards.open_shards`.
+        val: the same of validation videos.
+        test: the same of test videos.
         root: folder that relative paths start from, and that official lists' videos lie below; None is each list's own.
         class_names: names, a file of names, or kinetics400, kinetics600, kinetics700, ucf101, hmdb51 or sthv2; None
             takes them from the first list of train, val and test.
@@ -82,10 +79,12 @@ class VideoDataModule(pl.LightningDataModule):
             others need no look before they are decoded. Videos that changed since, or were not scanned, are looked at.
         unreadable: clips that cannot be read: "error", or "skip" to leave them out of their batch (and a video that is
             scored out of the score), counted and listed.
-        timeout_seconds: limit for making a clip, after which its video counts as unreadable; 0 sets none.
+        timeout_seconds: limit for making a clip, after which its video counts as unreadable; 0 sets none. With shards,
+            limit for waiting for a batch of the loader processes, after which training ends in an error.
         val_fraction: part of train that is held out, class by class, where val is None.
         seed: of that choice, and of what each training epoch draws.
         missing: listed videos that do not exist: "error", or "skip" to leave them out with a notice, as a manifest does
+        shuffle_buffer: videos of training shards that each loader process holds to draw from.
 
     Raises:
         ValueError: on setup or use, a list that is needed and not given, or has no labels; val given beside
@@ -129,6 +128,7 @@ class VideoDataModule(pl.LightningDataModule):
         val_fraction: float = 0.0,
         seed: int = 0,
         missing: str = "error",
+        shuffle_buffer: int = 100,
     ) -> None:
         super().__init__()
         if not 0 <= val_fraction < 1:
@@ -146,6 +146,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.left_out: dict[str, dict[str, str]] = {split: {} for split in SPLITS}  # reasons by path
         self._annotations: dict[str, Annotations] = {}
         self._datasets: dict[str, VideoDataset] = {}
+        self._shards: dict[str, ShardSet] = {}
         self._cache: dict[str, torch.Tensor] = {}
 
     @cached_property
@@ -216,22 +217,25 @@ class VideoDataModule(pl.LightningDataModule):
             if self._is_given(split):
                 self.dataset(split)
 
-    def train_dataloader(self) -> DataLoader[ClipItem]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training clips; an incomplete last batch is left out, unless it is the only one.
 
         Raises:
-            ValueError: there are stages of several shapes, but the trainer does not ask for a loader at every epoch.
+            ValueError: there are stages of several shapes, but the trainer does not ask for a loader at every epoch; or
+                the trainer is to overfit on shards.
         """
         if self._stages and getattr(self.trainer, "reload_dataloaders_every_n_epochs", 1) != 1:
             raise ValueError("multigrid changes the batches: set the trainer's reload_dataloaders_every_n_epochs to 1.")
-        epoch, hparams = self._epoch(), self.hparams
+        epoch = self._epoch()
         stage = stage_at(self._stages, epoch)
         dataset = self.dataset("train") if stage is None else self._build_dataset("train", stage)
         overfits = bool(getattr(self.trainer, "overfit_batches", 0))  # on the same clips every epoch
-        order = EpochSampler(len(dataset), hparams["seed"], (lambda: 0) if overfits else self._epoch)
-        rank, world_size = self._place()
-        size = self._videos_per_batch(epoch)
-        return self._loader(dataset, TrainBatches(order, size, rank=rank, world_size=world_size, first=self._first))
+        if overfits and "train" in self._shards:
+            raise ValueError("overfit_batches is not available for shards: give train a list or folder of videos.")
+        drawn_as = (lambda: 0) if overfits else self._epoch
+        return self._loaders("train", dataset, *self._place()).train(
+            self._videos_per_batch(epoch), drawn_as, self._first
+        )
 
     def batch_factor(self, epoch: int) -> int:
         """How many times batch_size clips a training batch of an epoch has: 1 without multigrid stages."""
@@ -242,27 +246,25 @@ class VideoDataModule(pl.LightningDataModule):
         """Training batches of an epoch in each of world_size processes."""
         return max(len(self.dataset("train")) // (world_size * self._videos_per_batch(epoch)), 1)
 
-    def precise_loader(self, num_batches: int, rank: int = 0, world_size: int = 1) -> DataLoader[ClipItem]:
+    def precise_loader(self, num_batches: int, rank: int = 0, world_size: int = 1) -> Iterable[dict[str, Any]]:
         """One process's share of num_batches training batches of the usual shape, for statistics: the same every time.
 
         There are fewer where the set has fewer videos; every process has as many.
         """
-        dataset = self.dataset("train")
-        order = EpochSampler(len(dataset), self.hparams["seed"], lambda: PRECISE_EPOCH)
-        batches = TrainBatches(order, self._videos_per_batch(None), rank=rank, world_size=world_size)
-        return self._loader(dataset, list(islice(batches, num_batches)), persistent=False)
+        loaders = self._loaders("train", self.dataset("train"), rank, world_size)
+        return loaders.few(num_batches, self._videos_per_batch(None), PRECISE_EPOCH)
 
-    def val_dataloader(self) -> DataLoader[ClipItem] | list[DataLoader[ClipItem]]:
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         """Validation clips in order; an empty list where there is no validation set, which skips validation."""
         return self.scoring_dataloader("val", *self._place(), equal=True) if self._is_given("val") else []
 
-    def test_dataloader(self) -> DataLoader[ClipItem]:
+    def test_dataloader(self) -> DataLoader[Any]:
         """All views of the test videos; each video's come in order, from one worker."""
         return self.scoring_dataloader("test", *self._place())
 
     def scoring_dataloader(
         self, split: str, rank: int = 0, world_size: int = 1, *, done: Collection[int] = (), equal: bool = False
-    ) -> DataLoader[ClipItem]:
+    ) -> DataLoader[Any]:
         """The views of "val" or "test" that one process of several scores.
 
         Args:
@@ -272,12 +274,9 @@ class VideoDataModule(pl.LightningDataModule):
             done: indices of videos that need no scoring.
             equal: give every process as many batches, by repeating some.
         """
-        dataset, hparams = self.dataset(split), self.hparams
-        sizes = (len(dataset.annotations), dataset.num_views, hparams["batch_size"])
-        place: dict[str, Any] = {"rank": rank, "world_size": world_size, "done": done, "equal": equal}
-        return self._loader(dataset, ViewBatches(*sizes, num_workers=hparams["num_workers"], **place))
+        return self._loaders(split, self.dataset(split), rank, world_size).views(done, equal)
 
-    def predict_dataloader(self) -> DataLoader[ClipItem]:
+    def predict_dataloader(self) -> DataLoader[Any]:
         """The same as the test loader."""
         return self.test_dataloader()
 
@@ -294,18 +293,11 @@ class VideoDataModule(pl.LightningDataModule):
         first = next(name for name in SPLITS if self.hparams[name] is not None)
         if class_names is None and split != first:
             class_names = self.class_names
-        missing = self.hparams["missing"] if self.manifest is None else "keep"
-        annotations = read_annotations(source, root=self.hparams["root"], class_names=class_names, missing=missing)
-        if not annotations.is_labelled:
-            raise ValueError(f"{split}: {source} has no labels, so nothing can be learned from it or scored on it.")
-        if annotations.num_missing:
-            counts = f"{annotations.num_missing:,} of {len(annotations) + annotations.num_missing:,} listed videos"
-            rank_zero_warn(f"{source}: {counts} do not exist and are left out: {named(annotations.missing)}.")
-        if self.manifest is not None:
-            annotations, self.left_out[split], notice = leave_out_bad(annotations, self.manifest)
-            if notice:
-                rank_zero_warn(f"{source}: {notice}")
-        return annotations
+        read = read_source(split, source, class_names, self.manifest, self.hparams)
+        self.left_out[split] = read.left_out
+        if read.shards is not None:
+            self._shards[split] = read.shards
+        return read.annotations
 
     def _videos_per_batch(self, epoch: int | None) -> int:
         factor = 1 if epoch is None else self.batch_factor(epoch)
@@ -316,7 +308,9 @@ class VideoDataModule(pl.LightningDataModule):
         names = ("short_side", "crop_size", "flip", "color_jitter", "rand_augment", "decoder")
         settings = {name: hparams[name] for name in (*names, "rand_augment_magnitude", "num_samples")}
         settings |= self.preprocessing() | {"manifest": self.manifest} | ({} if stage is None else stage.shape(hparams))
-        return VideoDataset(self.annotations(split), mode=split, cache=self._cache, **settings)
+        annotations = self.annotations(split)
+        cache = {} if split in self._shards else self._cache
+        return VideoDataset(annotations, mode=split, cache=cache, **settings)
 
     def _epoch(self) -> int:
         return max(self.first_epoch, 0 if self.trainer is None else self.trainer.current_epoch)
@@ -328,21 +322,5 @@ class VideoDataModule(pl.LightningDataModule):
         """Number of this process, and how many the trainer has."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
-    def _loader(
-        self, dataset: VideoDataset, batches: TrainBatches | ViewBatches | list[Any], *, persistent: bool = True
-    ) -> DataLoader[ClipItem]:
-        num_workers = self.hparams["num_workers"]
-        guarded = GuardedDataset(
-            dataset, timeout_seconds=self.hparams["timeout_seconds"], unreadable=self.hparams["unreadable"]
-        )
-        if num_workers > 0:
-            # Filled before the workers start, the cache is one copy that all of them read.
-            guarded.fill_cache()
-        return DataLoader(
-            guarded,
-            collate_fn=collate_clips,
-            batch_sampler=batches,
-            num_workers=num_workers,
-            persistent_workers=persistent and num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+    def _loaders(self, split: str, dataset: VideoDataset, rank: int, world_size: int) -> Loaders:
+        return Loaders(dataset, self._shards.get(split), self.hparams, rank, world_size)

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from octvideo.data.annotations import Annotations
 from octvideo.data.decode import check_decoder, decode_frames
-from octvideo.data.probe import VideoInfo, probe_video
+from octvideo.data.probe import VideoInfo, VideoSource, probe_video
 from octvideo.data.sampling import (
     SHORT_POLICIES,
     centre_clip,
@@ -174,27 +174,36 @@ class VideoDataset(Dataset[ClipItem]):
 
     def __getitem__(self, index: int | tuple[int, int]) -> ClipItem:
         """One clip with its label, -1 where it is not known; (index, seed) draws a training clip by that seed."""
-        return self._samples(index)[0]
+        return self._drawn(index)[0]
 
     def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> list[ClipItem]:
         """The items of a batch: num_samples for each index, one after the other."""
-        return [item for index in indices for item in self._samples(index)]
+        return [item for index in indices for item in self._drawn(index)]
 
-    def _samples(self, index: int | tuple[int, int]) -> list[ClipItem]:
-        if isinstance(index, tuple):
-            index, seed = index
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                return self._items(index)
-        return self._items(index)
-
-    def _items(self, index: int) -> list[ClipItem]:
+    def _drawn(self, index: int | tuple[int, int]) -> list[ClipItem]:
+        index, seed = index if isinstance(index, tuple) else (index, None)
         if not 0 <= index < len(self):
             raise IndexError(f"index should be 0 to {len(self) - 1}, but it is {index}.")
+        return self.items_of(self.annotations.records[index // self.num_views].path, index, seed)
+
+    def items_of(self, source: VideoSource, index: int, seed: int | None = None) -> list[ClipItem]:
+        """The num_samples items of an index from a video that is given: a path, or a content in memory.
+
+        A training clip is drawn by the seed, where there is one.
+        """
+        if seed is None:
+            return self._items(source, index)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self._items(source, index)
+
+    def _items(self, source: VideoSource, index: int) -> list[ClipItem]:
         video, view = divmod(index, self.num_views)
         record = self.annotations.records[video]
-        indices = self._frame_indices(record.path, index, view // self.num_crops)
-        clips = self._train_clips(record.path, indices) if self.mode == "train" else [self._eval_clip(index, indices)]
+        indices = self._frame_indices(source, index, view // self.num_crops)
+        clips = (
+            self._train_clips(source, indices) if self.mode == "train" else [self._eval_clip(source, index, indices)]
+        )
         label = UNKNOWN_LABEL if record.label is None else record.label
         return [{"clip": clip, "label": label, "video": video, "view": view} for clip in clips]
 
@@ -202,51 +211,57 @@ class VideoDataset(Dataset[ClipItem]):
         """Everything but the open file: workers that are spawned get a copy."""
         return self.__dict__ | {"_stream": None}
 
+    def forget(self) -> None:
+        """Let go of cached and open videos, as before the next one of a stream that does not come again."""
+        self.cache.clear()
+        self._stream = None
+
     def fill_cache(self) -> None:
         """Decode every video into the cache now, so that loader workers share it; nothing where caching is off."""
         if self.cache_short_side is not None:
             for record in self.annotations.records:
                 self._cached_video(record.path)
 
-    def _train_clips(self, path: str, indices: list[int]) -> list[torch.Tensor]:
+    def _train_clips(self, source: VideoSource, indices: list[int]) -> list[torch.Tensor]:
         transform, samples = self._train_transform, range(self.num_samples)
         if self.cache_short_side is not None:
-            frames = self._cached_video(path)[indices]
+            frames = self._cached_video(source)[indices]
             return [transform(frames) for _ in samples]
-        info = self._probe(path)
+        info = self._probe(source)
         crops = [transform.draw_crop(info.height, info.width) for _ in samples]
         how: dict[str, Any] = {"decoder": self.decoder, "info": info}
         if len(crops) == 1:
-            return [transform.finish(decode_frames(path, indices, each=crops[0], **how))]
-        views = decode_frames(path, indices, each=lambda frame: torch.stack([crop(frame) for crop in crops]), **how)
+            return [transform.finish(decode_frames(source, indices, each=crops[0], **how))]
+        views = decode_frames(source, indices, each=lambda frame: torch.stack([crop(frame) for crop in crops]), **how)
         return [transform.finish(views[:, sample]) for sample in samples]
 
-    def _eval_clip(self, index: int, indices: list[int]) -> torch.Tensor:
+    def _eval_clip(self, source: VideoSource, index: int, indices: list[int]) -> torch.Tensor:
         video, view = divmod(index, self.num_views)
         clip, crop = divmod(view, self.num_crops)
         if self.cache_short_side is not None:
-            return self._eval_transform(self._cached_video(self.annotations.records[video].path)[indices], crop)
+            return self._eval_transform(self._cached_video(source)[indices], crop)
         # Views of one video follow each other, and share frames. An open file cannot be shared with a forked worker.
         key = (os.getpid(), video)
         if self._stream is None or self._stream[0] != key:
-            self._stream = key, self._clip_stream(self.annotations.records[video].path)
+            self._stream = key, self._clip_stream(source)
         crops = self._stream[1].clip(clip)
         return self._eval_transform.finish([crops[place][crop] for place in indices])
 
-    def _clip_stream(self, path: str) -> ClipStream:
-        info = self._probe(path)
+    def _clip_stream(self, source: VideoSource) -> ClipStream:
+        info = self._probe(source)
         clips = [self._sample(info, clip) for clip in range(self.num_clips)]
-        return ClipStream(path, clips, self._eval_transform.crops, decoder=self.decoder, info=info)
+        return ClipStream(source, clips, self._eval_transform.crops, decoder=self.decoder, info=info)
 
-    def _probe(self, path: str) -> VideoInfo:
-        return (self.manifest and self.manifest.video_info(path)) or probe_video(path)
+    def _probe(self, source: VideoSource) -> VideoInfo:
+        known = self.manifest.video_info(source) if self.manifest is not None and isinstance(source, str) else None
+        return known or probe_video(source)
 
-    def _frame_indices(self, path: str, index: int, clip: int) -> list[int]:
-        info = self._probe(path)
+    def _frame_indices(self, source: VideoSource, index: int, clip: int) -> list[int]:
+        info = self._probe(source)
         try:
             indices = self._sample(info, clip)
         except ValueError as error:
-            raise VideoSamplingError(f"{path}: {error}") from error
+            raise VideoSamplingError(f"{source}: {error}") from error
         if self.frame_order == "natural":
             return indices
         generator = None if self.mode == "train" else torch.Generator().manual_seed(index)
@@ -265,15 +280,16 @@ class VideoDataset(Dataset[ClipItem]):
     def _segment_offset(self, clip: int) -> float:
         return float(torch.rand(())) if self.mode == "train" else (clip + 0.5) / self.num_clips
 
-    def _cached_video(self, path: str) -> torch.Tensor:
-        if path not in self.cache:
-            self.cache[path] = self.decode_video(path)
-        return self.cache[path]
+    def _cached_video(self, source: VideoSource) -> torch.Tensor:
+        name = str(source)
+        if name not in self.cache:
+            self.cache[name] = self.decode_video(source)
+        return self.cache[name]
 
-    def decode_video(self, path: str) -> torch.Tensor:
+    def decode_video(self, source: VideoSource) -> torch.Tensor:
         """All frames of a video as the cache keeps them."""
-        info = self._probe(path)
-        return decode_frames(path, range(info.num_frames), short_side=self.cache_short_side, info=info)
+        info = self._probe(source)
+        return decode_frames(source, range(info.num_frames), short_side=self.cache_short_side, info=info)
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ frames, picks them by their times and decodes no frame that nobody needs, which 
 these can be chosen for the files in which they are exact. All other files are read by PyAV in sequence.
 """
 
+import io
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,8 +17,11 @@ from av.video.reformatter import VideoReformatter
 
 from octvideo.data.probe import (
     WAY_OUT,
+    VideoBytes,
     VideoDecodeError,
     VideoInfo,
+    VideoSource,
+    as_source,
     numbered_frames,
     open_error,
     open_video,
@@ -50,7 +54,7 @@ def check_decoder(decoder: str) -> None:
 
 
 def decode_frames(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | VideoBytes,
     indices: Sequence[int],
     *,
     short_side: int | None = None,
@@ -61,7 +65,7 @@ def decode_frames(
     """Decode the named frames of a video in one call.
 
     Args:
-        path: video file.
+        path: video file, or its content in memory.
         indices: frame numbers in presentation order, 0 the first; any order, repeats allowed.
         short_side: resize while decoding so that the shorter side has this many pixels; None keeps the size.
         decoder: as in :func:`iterate_frames`.
@@ -94,7 +98,7 @@ def decode_frames(
 
 
 def iterate_frames(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | VideoBytes,
     indices: Sequence[int],
     *,
     short_side: int | None = None,
@@ -104,7 +108,7 @@ def iterate_frames(
     """The named frames of a video one after the other, each decoded when it is its turn.
 
     Args:
-        path: video file.
+        path: video file, or its content in memory.
         indices: frame numbers in increasing order.
         short_side: as in :func:`decode_frames`; such frames are always PyAV's.
         decoder: "pyav", "torchcodec" or "decord", each for the files in which its seeks are exact (PyAV reads the rest
@@ -119,14 +123,14 @@ def iterate_frames(
     """
     check_decoder(decoder)
     info = probe_video(path) if info is None else info
-    name = os.fspath(path)
+    name = as_source(path)
     _check_indices(name, indices, info.num_frames)
     chosen = "pyav" if short_side is not None else decoder
     reader = next((READERS[seeker] for seeker in info.seekers if chosen in ("auto", seeker)), None)
     return _read(name, indices, info, _Converter(info, short_side), reader)
 
 
-def _check_indices(name: str, indices: Sequence[int], num_frames: int) -> None:
+def _check_indices(name: VideoSource, indices: Sequence[int], num_frames: int) -> None:
     if len(indices) == 0:
         raise ValueError("indices should name at least one frame, but it is empty.")
     for index in (min(indices), max(indices)):
@@ -157,12 +161,12 @@ class _Converter:
         return torch.rot90(image, self.quarter_turns) if self.quarter_turns else image
 
 
-Reader = Callable[[str, Sequence[int], VideoInfo, _Converter], Iterator[torch.Tensor]]
+Reader = Callable[[VideoSource, Sequence[int], VideoInfo, _Converter], Iterator[torch.Tensor]]
 """Frames of a file in increasing order; it ends early where it cannot go on."""
 
 
 def _read(
-    name: str, wanted: Sequence[int], info: VideoInfo, to_rgb: _Converter, reader: Reader | None
+    name: VideoSource, wanted: Sequence[int], info: VideoInfo, to_rgb: _Converter, reader: Reader | None
 ) -> Iterator[torch.Tensor]:
     """Frames by the reader; what it does not give is read in sequence."""
     num_read = 0
@@ -176,7 +180,9 @@ def _read(
         raise open_error(name, error) from error
 
 
-def _read_in_sequence(name: str, wanted: Sequence[int], info: VideoInfo, to_rgb: _Converter) -> Iterator[torch.Tensor]:
+def _read_in_sequence(
+    name: VideoSource, wanted: Sequence[int], info: VideoInfo, to_rgb: _Converter
+) -> Iterator[torch.Tensor]:
     """Frames by PyAV, read from the start; only the wanted ones are converted to RGB."""
     missing = iter(wanted)
     following = next(missing)
@@ -190,7 +196,9 @@ def _read_in_sequence(name: str, wanted: Sequence[int], info: VideoInfo, to_rgb:
         raise VideoDecodeError(f"{name}: frame {following} does not decode. {WAY_OUT}")
 
 
-def _read_with_pyav(name: str, wanted: Sequence[int], info: VideoInfo, to_rgb: _Converter) -> Iterator[torch.Tensor]:
+def _read_with_pyav(
+    name: VideoSource, wanted: Sequence[int], info: VideoInfo, to_rgb: _Converter
+) -> Iterator[torch.Tensor]:
     """Frames by PyAV from the keyframes before them."""
     with open_video(name) as container:
         stream = video_stream(name, container)
@@ -239,14 +247,17 @@ def _read_run(
         return
 
 
-def _read_with_decord(name: str, wanted: Sequence[int], info: VideoInfo, to_rgb: _Converter) -> Iterator[torch.Tensor]:
+def _read_with_decord(
+    name: VideoSource, wanted: Sequence[int], info: VideoInfo, to_rgb: _Converter
+) -> Iterator[torch.Tensor]:
     """Frames by decord."""
     try:
         import decord
     except ImportError:
         return
     try:
-        reader = decord.VideoReader(name, ctx=decord.cpu(0), num_threads=1)
+        content = io.BytesIO(name.data) if isinstance(name, VideoBytes) else name
+        reader = decord.VideoReader(content, ctx=decord.cpu(0), num_threads=1)
         # It waits for ever for frames that it promises and the file does not hold.
         if len(reader) == info.num_frames:
             for block in _blocks(wanted):
@@ -256,7 +267,7 @@ def _read_with_decord(name: str, wanted: Sequence[int], info: VideoInfo, to_rgb:
 
 
 def _read_with_torchcodec(
-    name: str, wanted: Sequence[int], info: VideoInfo, to_rgb: _Converter
+    name: VideoSource, wanted: Sequence[int], info: VideoInfo, to_rgb: _Converter
 ) -> Iterator[torch.Tensor]:
     """Frames by torchcodec, which looks at all packets first: seeks by the header's times alone go wrong in H.265."""
     if _torchcodec_problem():
@@ -264,7 +275,8 @@ def _read_with_torchcodec(
     from torchcodec.decoders import VideoDecoder
 
     try:
-        decoder = VideoDecoder(name, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+        content = name.data if isinstance(name, VideoBytes) else name
+        decoder = VideoDecoder(content, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
         if len(decoder) == info.num_frames:
             for block in _blocks(wanted):
                 yield from decoder.get_frames_at(block).data

@@ -17,7 +17,7 @@ from octvideo.data.probe import WAY_OUT, VideoDecodeError, short_reason
 from octvideo.data.unreadable import UnreadableClip, check_unreadable
 from octvideo.data.watchdog import ProcessDiedError, TimedOutError, TimedProcess
 
-__all__ = ["GuardedDataset"]
+__all__ = ["UNREADABLE_ERRORS", "GuardedDataset"]
 
 UNREADABLE_ERRORS = (VideoDecodeError, VideoSamplingError, OSError)
 

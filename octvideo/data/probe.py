@@ -5,20 +5,26 @@ are listed and its last frames decoded before anything is asked of it; where its
 frame can be reached by seeking, and otherwise by reading the file in sequence.
 """
 
+import io
 import os
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import NamedTuple
+from functools import cached_property, lru_cache
 
 import av
 
+from octvideo.data.packets import Packet, are_closed, are_timed, unit_length_size
+
 __all__ = [
     "WAY_OUT",
+    "VideoBytes",
     "VideoDecodeError",
     "VideoInfo",
+    "VideoSource",
+    "as_source",
     "forget_videos",
+    "frames_of",
     "numbered_frames",
     "open_error",
     "open_video",
@@ -38,6 +44,9 @@ PROBE_CACHE_SIZE = 100_000
 # Headers of files with a variable rate may name any rate: from this share of difference on the frames' times count.
 RATE_TOLERANCE = 0.1
 WAY_OUT = "Re-encode the file (ffmpeg -i FILE -c:v libx264 NEW.mp4) or take it off the list."
+# A playlist under a video's name must not make FFmpeg open what it lists: no address, and from memory no file either.
+FILE_ONLY = {"protocol_whitelist": "file"}
+MEMORY_ONLY = {"protocol_whitelist": "none"}
 
 
 class VideoDecodeError(RuntimeError):
@@ -72,17 +81,55 @@ class VideoInfo:
     keyframes: Sequence[int] = field(default=(), repr=False)
 
 
-def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
+@dataclass(frozen=True, eq=False)
+class VideoBytes:
+    """A video file's content in memory.
+
+    Args:
+        name: what errors call it.
+        data: content of the file.
+        num_frames: how many frames decode, all upright, where somebody has counted them; None has them counted.
+    """
+
+    name: str
+    data: bytes = field(repr=False)
+    num_frames: int | None = None
+
+    def __str__(self) -> str:
+        """Its name, as a path's text is."""
+        return self.name
+
+    @cached_property
+    def info(self) -> VideoInfo:
+        """The answer of :func:`probe_video`, kept as long as the content."""
+        return _look(self, len(self.data))
+
+
+VideoSource = str | VideoBytes
+"""A path, or a file's content; as text it is the name for errors."""
+
+
+def as_source(video: "str | os.PathLike[str] | VideoBytes") -> VideoSource:
+    """A video named by a path of any kind, or one in memory as it is."""
+    return video if isinstance(video, VideoBytes) else os.fspath(video)
+
+
+def probe_video(video: str | os.PathLike[str] | VideoBytes) -> VideoInfo:
     """Look at a video: size, rate and the number of frames that really decode.
 
     Costs reading the file's packets and decoding its last group of pictures; files whose packets do not tell their
     frames are decoded once as a whole. The answer is kept per process until the file's size or time changes.
 
+    Args:
+        video: a file, or one's content in memory.
+
     Raises:
         FileNotFoundError: no such file.
         VideoDecodeError: not a video, or no frame of it decodes.
     """
-    name = os.fspath(path)
+    if isinstance(video, VideoBytes):
+        return video.info
+    name = os.fspath(video)
     if not os.path.isfile(name):
         raise FileNotFoundError(f"{name}: no such video. Check the path, or the root that relative paths start from.")
     stat = os.stat(name)
@@ -94,13 +141,15 @@ def forget_videos() -> None:
     _probe.cache_clear()
 
 
-def open_video(name: str) -> "av.container.InputContainer":
-    """The file, opened by PyAV."""
+def open_video(source: VideoSource) -> "av.container.InputContainer":
+    """The video, opened by PyAV."""
     # Titles and comments need not be UTF-8, and are not read.
-    return av.open(name, metadata_errors="replace")
+    if isinstance(source, VideoBytes):
+        return av.open(io.BytesIO(source.data), "r", metadata_errors="replace", options=MEMORY_ONLY)
+    return av.open(source, "r", metadata_errors="replace", options=FILE_ONLY)
 
 
-def video_stream(name: str, container: "av.container.InputContainer") -> "av.VideoStream":
+def video_stream(name: VideoSource, container: "av.container.InputContainer") -> "av.VideoStream":
     """The stream that FFmpeg (and so decord and torchcodec) takes as the main one."""
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream):
@@ -121,7 +170,7 @@ def frames_of(container: "av.container.InputContainer", stream: "av.VideoStream"
         return
 
 
-def numbered_frames(name: str, info: VideoInfo) -> Iterator[tuple[int, "av.VideoFrame"]]:
+def numbered_frames(name: VideoSource, info: VideoInfo) -> Iterator[tuple[int, "av.VideoFrame"]]:
     """Frames in sequence, up to the first place that is broken, each with its number.
 
     The number follows from a frame's time where times are known: decoders leave some broken frames out without a word.
@@ -137,6 +186,10 @@ def numbered_frames(name: str, info: VideoInfo) -> Iterator[tuple[int, "av.Video
 @lru_cache(maxsize=PROBE_CACHE_SIZE)
 def _probe(name: str, mtime_ns: int, num_bytes: int) -> VideoInfo:
     """probe_video for one state of the file; time and size are there as parts of the cache's key."""
+    return _look(name, num_bytes)
+
+
+def _look(name: VideoSource, num_bytes: int) -> VideoInfo:
     if num_bytes == 0:
         raise VideoDecodeError(f"{name}: the file is empty. {WAY_OUT}")
     try:
@@ -151,20 +204,25 @@ def short_reason(error: Exception, name: str) -> str:
     return " ".join(str(error).split()).removeprefix(f"{name}: ").removesuffix(WAY_OUT).strip() or type(error).__name__
 
 
-def open_error(name: str, error: Exception) -> VideoDecodeError:
+def open_error(name: VideoSource, error: Exception) -> VideoDecodeError:
     """The one error for all that FFmpeg says of a file that it cannot open."""
     reason = getattr(error, "strerror", None) or str(error).splitlines()[0] or type(error).__name__
     return VideoDecodeError(f"{name}: cannot be opened as a video ({reason}). {WAY_OUT}")
 
 
-def _inspect(name: str, container: "av.container.InputContainer") -> VideoInfo:
+def _inspect(name: VideoSource, container: "av.container.InputContainer") -> VideoInfo:
     stream = video_stream(name, container)
     codec = stream.codec_context.name
-    length_size = _nal_length_size(stream.codec_context.extradata) if codec == "h264" else None
-    packets = [_Packet.of(packet, length_size) for packet in container.demux(stream) if packet.size]
+    length_size = unit_length_size(stream.codec_context.extradata) if codec == "h264" else None
+    packets = [Packet.of(packet, length_size) for packet in container.demux(stream) if packet.size]
     num_frames, first = 0, None
-    are_timed = container.format.name in TIMED_CONTAINERS and _are_timed(packets)
-    if are_timed and codec in FRAME_PER_PACKET_CODECS:
+    fps = float(stream.average_rate or stream.guessed_rate or 0)
+    time_base = float(stream.time_base or 0)
+    can_seek = container.format.name in TIMED_CONTAINERS and are_timed(packets)
+    if can_seek and codec in FRAME_PER_PACKET_CODECS:
+        if isinstance(name, VideoBytes) and name.num_frames == len(packets) and stream.height and stream.width:
+            info = VideoInfo(len(packets), fps, stream.height, stream.width, codec)
+            return _with_seekers(info, packets, time_base)
         num_frames, first = _count_by_tail(name, packets)
     if num_frames != len(packets):
         num_frames, first = _count_all(name)
@@ -172,14 +230,13 @@ def _inspect(name: str, container: "av.container.InputContainer") -> VideoInfo:
         raise VideoDecodeError(f"{name}: no frame of it decodes. {WAY_OUT}")
     rotation = _rotation(first)
     height, width = (first.width, first.height) if rotation % 180 else (first.height, first.width)
-    fps = float(stream.average_rate or stream.guessed_rate or 0)
     info = VideoInfo(num_frames, fps, height, width, codec, rotation)
-    if not are_timed or num_frames != len(packets):
+    if not can_seek or num_frames != len(packets):
         return info
-    return _with_seekers(info, packets, float(stream.time_base or 0))
+    return _with_seekers(info, packets, time_base)
 
 
-def _with_seekers(info: VideoInfo, packets: Sequence["_Packet"], time_base: float) -> VideoInfo:
+def _with_seekers(info: VideoInfo, packets: Sequence[Packet], time_base: float) -> VideoInfo:
     """The same with times and keyframes, and with the decoders that reach every frame by them."""
     times = sorted(packet.time for packet in packets)
     place = {time: index for index, time in enumerate(times)}
@@ -189,7 +246,7 @@ def _with_seekers(info: VideoInfo, packets: Sequence["_Packet"], time_base: floa
     # the two times. (With one, the first time of decoding is below 0.)
     if info.rotation_degrees == 0 and not 0 <= packets[0].decode_time < packets[0].time:
         seekers.append("torchcodec")
-        if info.codec in DECORD_CODECS and _are_closed(packets):
+        if info.codec in DECORD_CODECS and are_closed(packets):
             seekers.append("decord")
     return replace(
         info,
@@ -214,68 +271,7 @@ def _compact(numbers: Sequence[int]) -> Sequence[int]:
     return steady if list(steady) == numbers else array("q", numbers)
 
 
-class _Packet(NamedTuple):
-    """What the index needs to know of a packet."""
-
-    time: int
-    decode_time: int
-    is_keyframe: bool
-    is_plain: bool
-
-    @classmethod
-    def of(cls, packet: "av.Packet", nal_length_size: int | None) -> "_Packet":
-        """The packet's facts; nal_length_size is None where keyframes always start afresh.
-
-        A packet is not plain if it has no time, is thrown away after decoding, or is a keyframe from which H.264 does
-        not start afresh (open groups of pictures: later frames may need what is before it).
-        """
-        time = packet.pts
-        is_plain = time is not None and not packet.is_discard
-        if is_plain and packet.is_keyframe and nal_length_size is not None:
-            is_plain = _starts_afresh(bytes(packet), nal_length_size)
-        decode_time = time if packet.dts is None else packet.dts
-        return cls(time or 0, decode_time or 0, bool(packet.is_keyframe), is_plain)
-
-
-def _nal_length_size(extradata: bytes | None) -> int:
-    """Bytes of the length before each H.264 unit (ISO 14496-15, 5.2.4.1); 0 where start codes separate the units."""
-    return (extradata[4] & 3) + 1 if extradata and len(extradata) > 4 and extradata[0] == 1 else 0
-
-
-def _starts_afresh(packet: bytes, nal_length_size: int) -> bool:
-    """Whether an H.264 packet holds an instantaneous decoder refresh, unit type 5 (ITU-T H.264, table 7-1)."""
-    position = 0
-    while 0 <= position < len(packet):
-        if nal_length_size:
-            start = position + nal_length_size
-            position = start + int.from_bytes(packet[position:start], "big")
-        else:
-            found = packet.find(b"\x00\x00\x01", position)
-            position = start = found + 3 if found >= 0 else len(packet)
-        if start < len(packet) and packet[start] & 31 == 5:
-            return True
-    return False
-
-
-def _are_timed(packets: Sequence[_Packet]) -> bool:
-    """Whether each packet is one visible frame with a time of its own, and the first frame shown is a keyframe."""
-    if not packets or not packets[0].is_keyframe or not all(packet.is_plain for packet in packets):
-        return False
-    times = {packet.time for packet in packets}
-    return len(times) == len(packets) and min(times) == packets[0].time
-
-
-def _are_closed(packets: Sequence[_Packet]) -> bool:
-    """Whether no frame is shown before the keyframe that it follows in the file: counting from a keyframe is right."""
-    key_time = packets[0].time
-    for packet in packets:
-        key_time = packet.time if packet.is_keyframe else key_time
-        if packet.time < key_time:
-            return False
-    return True
-
-
-def _count_by_tail(name: str, packets: Sequence[_Packet]) -> tuple[int, "av.VideoFrame | None"]:
+def _count_by_tail(name: VideoSource, packets: Sequence[Packet]) -> tuple[int, "av.VideoFrame | None"]:
     """Frames shown before the last keyframe plus those that decode from there, where files fall short."""
     start = max(packet.time for packet in packets if packet.is_keyframe)
     first, num_decoded = None, sum(packet.time < start for packet in packets)
@@ -288,7 +284,7 @@ def _count_by_tail(name: str, packets: Sequence[_Packet]) -> tuple[int, "av.Vide
     return num_decoded, first
 
 
-def _count_all(name: str) -> tuple[int, "av.VideoFrame | None"]:
+def _count_all(name: VideoSource) -> tuple[int, "av.VideoFrame | None"]:
     first, num_decoded = None, 0
     with open_video(name) as container:
         for frame in frames_of(container, video_stream(name, container)):

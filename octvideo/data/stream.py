@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from octvideo.data.decode import iterate_frames
-from octvideo.data.probe import VideoInfo
+from octvideo.data.probe import VideoInfo, VideoSource
 
 __all__ = ["ClipStream"]
 
@@ -14,7 +14,7 @@ class ClipStream:
     """Frames of clips that follow each other: each is decoded once, and kept while a later clip shares it.
 
     Args:
-        path: video file.
+        path: video file, or its content in memory.
         clips: frame numbers of each clip.
         each: what becomes of a frame; only its result is kept.
         decoder: as in :func:`iterate_frames`.
@@ -26,7 +26,7 @@ class ClipStream:
 
     def __init__(
         self,
-        path: str,
+        path: VideoSource,
         clips: Sequence[Sequence[int]],
         each: Callable[[torch.Tensor], Sequence[torch.Tensor]],
         *,

@@ -170,3 +170,23 @@ def test_the_hd_video_is_what_it_says(tmp_path):
     assert (info.num_frames, info.fps, info.height, info.width, info.codec) == (12, 30, 96, 160, "h264")
     frames = decode_frames(path, range(12)).float()
     assert (frames[1:] - frames[:-1]).abs().mean() > 3
+
+
+def test_packing_gives_rates_of_every_form(tmp_path, two_classes, capsys):
+    path, threads = tmp_path / "b.json", torch.get_num_threads()
+    videos = [str(two_classes / f"train {number}.mp4") for number in range(2)]
+    arguments = ["--clips", "1", "2", "--crops", "1", "3", "--workers", "0", "--num_frames", "4", "--hd", "false",
+                 "--short_side", "32", "--crop", "24", "--rounds", "2", "--short_sides", "32", "256"]  # fmt: skip
+    try:
+        assert main(["benchmark", "packing", "--videos", *videos, *arguments, "--output", str(path)]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    rows = json.loads(path.read_text())["rows"]
+    forms = ["files", "packed, 32", "shards, 32", "packed, 256", "shards, 256", "files, first look"]
+    assert [row["form"] for row in rows] == forms * 2
+    for row in rows:
+        assert row["clips_per_second"] == pytest.approx(1e3 * {1: 32, 2: 36}[row["clips"]] / row["median_ms"])
+    assert rows[1]["video_bytes"] < rows[3]["video_bytes"]
+    assert rows[3]["video_bytes"] == rows[4]["video_bytes"]
+    assert "shards, 256" in capsys.readouterr().out
+    assert main(["benchmark", "packing", "--hd", "false"]) == 1

@@ -334,7 +334,7 @@ def test_usage_and_version(capsys):
         (["analyze", "--output", "x"], "output is 'x', but one network's table is only printed: add --paper"),
         (["report", "nowhere.json"], "nowhere.json not found"),
         (["sweep", "--config", "nowhere.yaml"], "config nowhere.yaml not found"),
-        (["data"], "takes one of the actions synthesize, scan; got ''"),
+        (["data"], "takes one of the actions synthesize, scan, pack; got ''"),
     ],
 )
 def test_mistakes_are_one_line_and_no_traceback(given, message, capsys, tmp_path, monkeypatch):

@@ -99,7 +99,7 @@ def test_a_result_says_how_many_videos_stand_behind_it(skipped, lists_with_broke
         )
         == 1
     )
-    assert "no video could be scored: all 2 were left out as unreadable" in capsys.readouterr().err
+    assert "holds no scored video: are all videos of the list unreadable" in capsys.readouterr().err
 
 
 def test_a_video_with_one_view_that_cannot_be_read_is_left_out_as_a_whole(skipped, lists_with_broken, monkeypatch):

@@ -14,6 +14,7 @@ import torch
 
 from octvideo.data import DECODERS, VideoDataModule, VideoDecodeError, decode_frames, probe_video
 from octvideo.data.decode import READERS, _read_with_pyav, _runs, check_decoder
+from octvideo.data.probe import VideoBytes
 
 HANG_SECONDS = 120
 
@@ -303,3 +304,38 @@ def test_awkward_files_end_in_right_frames_or_one_error(shared_data, awkward_res
     # Ten-bit colour is rounded differently by the two decoders; another frame differs by far more.
     assert np.abs(result["frames"].numpy().astype(int) - expected).mean(axis=(1, 2, 3)).max() < 4
     assert max(result[decoder] for decoder in usable_decoders()) < 4
+    assert np.abs(result["frames"].numpy().astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_video_in_memory_decodes_as_its_file_does(encoded, painted_reader, decoder):
+    skip_unless_usable(decoder)
+    path, _ = encoded
+    video = VideoBytes("the video", path.read_bytes())
+    assert probe_video(video) == probe_video(path)
+    indices = [3, 88, 40, 41, 3]
+    frames = decode_frames(video, indices, decoder=decoder)
+    assert painted_reader(frames) == indices
+    assert torch.equal(frames, decode_frames(path, indices, decoder=decoder))
+
+
+def test_a_broken_video_in_memory_is_named():
+    with pytest.raises(VideoDecodeError, match=r"a.tar/1.mp4: cannot be opened as a video"):
+        probe_video(VideoBytes("a.tar/1.mp4", b"no video"))
+    with pytest.raises(VideoDecodeError, match=r"a.tar/1.mp4: the file is empty"):
+        probe_video(VideoBytes("a.tar/1.mp4", b""))
+
+
+PLAYLISTS = {
+    "concat": "ffconcat version 1.0\nfile local.ts\n",
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nlocal.ts\n#EXT-X-ENDLIST\n",
+    "address": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n",
+}
+
+
+@pytest.mark.parametrize("name", PLAYLISTS)
+def test_a_playlist_under_a_videos_name_opens_nothing(tmp_path, painted_writer, monkeypatch, name):
+    painted_writer(tmp_path / "local.ts", 5)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VideoDecodeError, match=r"1.mp4: (cannot be opened|no frame|holds no)"):
+        probe_video(VideoBytes("1.mp4", PLAYLISTS[name].encode()))

@@ -13,7 +13,7 @@ import numpy as np
 from octvideo.data.annotations.records import NO_LABEL
 from octvideo.data.annotations.rows import Rows, lines_of, named, read_json, shown
 
-__all__ = ["CLASS_LISTS", "STHV2_CLASSES", "UCF_CLASSES", "label_indices", "resolve_class_names"]
+__all__ = ["CLASS_LISTS", "STHV2_CLASSES", "UCF_CLASSES", "label_indices", "read_class_names", "resolve_class_names"]
 
 CLASS_LISTS = ("kinetics400", "kinetics600", "kinetics700", "ucf101", "hmdb51", "sthv2")
 CLASS_FOLDER = Path(__file__).parent / "class_names"
@@ -38,9 +38,21 @@ def resolve_class_names(rows: Rows, class_names: Sequence[str] | str | os.PathLi
         class_names = beside
     if class_names is None:
         class_names = rows.class_file
-    if class_names is None:
-        origin, names = str(rows.source), rows.class_names or _derive(rows)
-    elif isinstance(class_names, str) and class_names in CLASS_LISTS:
+    if class_names is not None:
+        return read_class_names(class_names)
+    names = rows.class_names or _derive(rows)
+    _check(str(rows.source), names)
+    return names
+
+
+def read_class_names(class_names: Sequence[str] | str | os.PathLike[str]) -> tuple[str, ...]:
+    """Names that are given: as they are, in a file, or as the name of a list that comes along.
+
+    Raises:
+        FileNotFoundError: the file of class names does not exist.
+        ValueError: no name or a repeated one.
+    """
+    if isinstance(class_names, str) and class_names in CLASS_LISTS:
         origin, names = class_names, _shipped(class_names)
     elif isinstance(class_names, str | os.PathLike):
         origin, names = str(class_names), _read_file(Path(class_names))

@@ -1,0 +1,113 @@
+"""Loaders of clips, from files of their own or from shards, by the settings of a data module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from octvideo.data.batches import TrainBatches, ViewBatches
+from octvideo.data.dataset import VideoDataset
+from octvideo.data.draws import EpochSampler
+from octvideo.data.guard import GuardedDataset
+from octvideo.data.shards import ShardDataset, ShardLoader, ShardSet
+from octvideo.data.unreadable import collate_clips
+
+__all__ = ["Loaders"]
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Makes the loaders of one split for one process of several.
+
+    Args:
+        dataset: what is made of each video.
+        shards: where the videos lie; None where they are files of their own.
+        settings: batch_size, num_workers, seed, unreadable, timeout_seconds and shuffle_buffer of the data module.
+        rank: number of the process.
+        world_size: number of processes.
+    """
+
+    dataset: VideoDataset
+    shards: ShardSet | None
+    settings: Mapping[str, Any]
+    rank: int = 0
+    world_size: int = 1
+
+    def train(self, size: int, epoch: Callable[[], int], first: Callable[[], int]) -> DataLoader[Any]:
+        """Batches of `size` videos as an epoch draws them, from the epoch's batch `first` on."""
+        if self.shards is not None:
+            return self._drawn_from_shards(size, lambda: (epoch(), first()))
+        return self._of_files(self._drawn(size, epoch, first))
+
+    def few(self, num_batches: int, size: int, epoch: int) -> Iterable[dict[str, Any]]:
+        """The first batches that an epoch draws, once."""
+        if self.shards is not None:
+            return islice(self._drawn_from_shards(size, lambda: (epoch, 0), persistent=False), num_batches)
+        batches = list(islice(self._drawn(size, lambda: epoch, lambda: 0), num_batches))
+        return self._of_files(batches, persistent=False)
+
+    def views(self, done: Collection[int], equal: bool) -> DataLoader[Any]:
+        """All views of the videos that are not done; if equal, as many batches as in every other process."""
+        if self.shards is not None:
+            return self._of_shards(self.settings["batch_size"], lambda: (0, 0), done=done, equal=equal)
+        batches = ViewBatches(
+            len(self.dataset.annotations),
+            self.dataset.num_views,
+            self.settings["batch_size"],
+            num_workers=self.settings["num_workers"],
+            rank=self.rank,
+            world_size=self.world_size,
+            done=done,
+            equal=equal,
+        )
+        return self._of_files(batches)
+
+    def _drawn(self, size: int, epoch: Callable[[], int], first: Callable[[], int]) -> TrainBatches:
+        order = EpochSampler(len(self.dataset), self.settings["seed"], epoch)
+        return TrainBatches(order, size, rank=self.rank, world_size=self.world_size, first=first)
+
+    def _of_files(self, batches: TrainBatches | ViewBatches | list[Any], *, persistent: bool = True) -> DataLoader[Any]:
+        guarded = GuardedDataset(
+            self.dataset, timeout_seconds=self.settings["timeout_seconds"], unreadable=self.settings["unreadable"]
+        )
+        if self.settings["num_workers"] > 0:
+            # Filled before the workers start, the cache is one copy that all of them read.
+            guarded.fill_cache()
+        return DataLoader(guarded, collate_fn=collate_clips, batch_sampler=batches, **self._workers(persistent))
+
+    def _drawn_from_shards(
+        self, size: int, start: Callable[[], tuple[int, int]], *, persistent: bool = True
+    ) -> ShardLoader:
+        draws = {"seed": self.settings["seed"], "buffer": self.settings["shuffle_buffer"]}
+        return self._of_shards(size, start, persistent=persistent, **draws)
+
+    def _of_shards(
+        self, size: int, start: Callable[[], tuple[int, int]], *, persistent: bool = True, **settings: Any
+    ) -> ShardLoader:
+        assert self.shards is not None
+        num_workers, seconds = self.settings["num_workers"], self.settings["timeout_seconds"]
+        batches = ShardDataset(
+            self.shards,
+            self.dataset,
+            batch_size=size,
+            num_workers=num_workers,
+            unreadable=self.settings["unreadable"],
+            rank=self.rank,
+            world_size=self.world_size,
+            **settings,
+        )
+        return ShardLoader(batches, start, timeout=seconds if num_workers > 0 else 0, **self._workers(persistent))
+
+    def _workers(self, persistent: bool) -> dict[str, Any]:
+        """A loader's options that say who makes its batches."""
+        num_workers = self.settings["num_workers"]
+        return {
+            "num_workers": num_workers,
+            "persistent_workers": persistent and num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }
