@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from torch.utils.data import DataLoader
@@ -15,9 +16,10 @@ from octvideo.data.shards import pack_videos
 CLIPS = {"num_frames": 4, "frame_stride": 2, "short_side": (48, 56), "test_short_side": 48, "crop_size": 32}
 NUM_EPOCHS = 3
 NUM_WORKERS = 2
-MOST_GROWTH = 0.03
-# Shares of a run: in the first one caches, buffers and the allocators of workers fill.
-WARM_UP, SAMPLES = 0.25, 40
+# Share of the resident memory of all processes, and bytes that one clip may leave behind in their own part of it.
+MOST_GROWTH, MOST_BYTES_A_CLIP = 0.03, 2000
+# In the first quarter of a run caches and the allocators of workers fill.
+SAMPLES, WARM_UP = 24, 6
 
 pytest.importorskip("webdataset")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="counts Unix file descriptors")
@@ -40,17 +42,13 @@ def source_of(painted_set, tmp_path_factory) -> Callable[[str, int], Path]:
     return make
 
 
-def run(source: Path, num_workers: int) -> list[int]:
-    """Resident memory of this process and its workers, some times while they make three epochs of clips."""
+def run(source: Path, num_workers: int, samples: int = SAMPLES) -> list[tuple[int, int, int]]:
+    """Three epochs of clips: now and then their number so far, and the memory of this process and its workers."""
     module = VideoDataModule(train=str(source), batch_size=8, num_workers=num_workers, **CLIPS)
     module.setup("fit")
     loader = module.train_dataloader()
-    every = max(NUM_EPOCHS * len(loader) // SAMPLES, 1)
-    memory = []
-    for number, _ in enumerate(epochs(module, loader), start=1):
-        if number % every == 0:
-            memory.append(sum(map(resident, [psutil.Process(), *psutil.Process().children(recursive=True)])))
-    return memory
+    every = max(NUM_EPOCHS * len(loader) // samples, 1)
+    return [(8 * number, *memory()) for number, _ in enumerate(epochs(module, loader), start=1) if number % every == 0]
 
 
 def epochs(module: VideoDataModule, loader: DataLoader) -> Iterator[dict]:
@@ -58,9 +56,11 @@ def epochs(module: VideoDataModule, loader: DataLoader) -> Iterator[dict]:
         yield from loader
 
 
-def resident(process: psutil.Process) -> int:
-    """Bytes that lie in memory for this process alone; pages that forked workers share do not count again in each."""
-    return process.memory_full_info().uss
+def memory() -> tuple[int, int]:
+    """Resident bytes of all processes, and those of them that each has for itself."""
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    counts = [process.memory_full_info() for process in processes]
+    return sum(count.rss for count in counts), sum(count.uss for count in counts)
 
 
 def held() -> tuple[int, set[int]]:
@@ -72,27 +72,28 @@ def held() -> tuple[int, set[int]]:
 @pytest.mark.parametrize("kind", ["files", "shards"])
 def test_files_and_processes_are_given_back(source_of, kind):
     source = source_of(kind, 40)
-    run(source, NUM_WORKERS)  # loads libraries and what they keep open
+    run(source, NUM_WORKERS, samples=1)  # loads libraries and what they keep open
     before = held()
-    memory = run(source, NUM_WORKERS)
+    run(source, NUM_WORKERS, samples=1)
     assert held() == before
-    assert len(memory) > 10
-    run(source, 0)
+    run(source, 0, samples=1)
     assert held() == before
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["files", "shards"])
 def test_memory_stays_flat_over_five_thousand_clips(source_of, kind):
-    source = source_of(kind, 1680)
+    source = source_of(kind, 1760)
     run(source_of(kind, 40), NUM_WORKERS)
     before = held()
-    memory = run(source, NUM_WORKERS)
+    clips, resident, own = np.array(run(source, NUM_WORKERS)[WARM_UP:]).T
     assert held() == before
-    settled = memory[int(WARM_UP * len(memory)) :]
-    third = len(settled) // 3
-    first, last = (sum(part) / len(part) for part in (settled[:third], settled[-third:]))
-    print(
-        f"{kind}: {first / 1e6:.1f} MB, then {last / 1e6:.1f} MB; {min(settled) / 1e6:.1f} to {max(settled) / 1e6:.1f}"
+    third = len(clips) // 3
+    (first_clip, first, first_own), (last_clip, last, last_own) = (
+        [values[part].mean() for values in (clips, resident, own)] for part in (slice(third), slice(-third, None))
     )
+    growth = (last_own - first_own) / (last_clip - first_clip)
+    print(f"{kind}: {first / 1e6:.1f} MB, later {last / 1e6:.1f} MB; {growth:.0f} bytes a clip")
+    assert clips[-1] >= 5000
     assert last <= (1 + MOST_GROWTH) * first
+    assert growth <= MOST_BYTES_A_CLIP
