@@ -78,9 +78,10 @@ def build_trainer(
             f"{precise_bn}"
         )
     if options.get("strategy") == FSDP:
-        for name, value in (("ema_decay", ema_decay), ("precise_bn", precise_bn)):
-            if value:
-                raise ValueError(f"{name} is {value}, but shards have none of it: set it 0, or strategy ddp")
+        if ema_decay:
+            raise ValueError(f"ema_decay is {ema_decay}, but shards have no moving average: set it 0, or strategy ddp")
+        if precise_bn:
+            raise ValueError(f"precise_bn is {precise_bn}, but shards cannot take it: set it 0, or strategy ddp")
         options["strategy"] = FullySharded()
     output = Path(output)
     callbacks: list[Callback] = [StepSeed(seed), EpochSoFar(), UnreadableClips(UnreadableLog(output / UNREADABLE))]
