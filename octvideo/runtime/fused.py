@@ -6,74 +6,18 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from octvideo.layers import OctPair, avg_pool, octave_from_dense, upsample
 from octvideo.layers.channels import HIGH, LOW, Segments, count, take
 from octvideo.layers.functional import columns, is_depthwise
-from octvideo.layers.lowering import to_frames
 from octvideo.layers.pair import empty_low
 from octvideo.runtime import passes
+from octvideo.runtime.views import Window, view_for
 
 Map = OctPair | Tensor
 LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 EXCHANGE = {(HIGH, LOW): "high_to_low", (LOW, HIGH): "low_to_high"}
-
-
-class _View(NamedTuple):
-    """What a kernel sees of a map at a time.
-
-    Args:
-        name: image, frames (one by one), time (place by place) or video.
-        axes: those of (H, W) or (T, H, W) that are kept.
-    """
-
-    name: str
-    axes: tuple[int, ...]
-
-    def of(self, x: Tensor, frame_stride: int = 1) -> Tensor:
-        """The view of a map, (N, C, *kept axes); only single frames can be left out."""
-        if self.name == "image":
-            return x.contiguous(memory_format=torch.channels_last)
-        x = x.contiguous(memory_format=torch.channels_last_3d)
-        if self.name == "video":
-            return x
-        n, c, t, h, w = x.shape
-        if self.name == "time":
-            return x.as_strided((n, c, t, h * w), (c * t * h * w, 1, c * h * w, c))
-        if frame_stride > 1:
-            return to_frames(x[:, :, ::frame_stride])
-        return x.as_strided((n * t, c, h, w), (c * h * w, 1, c * w, c))
-
-    def map(self, out: Tensor, x: Tensor) -> Tensor:
-        """The map of a view's result; x is the map that the view was of."""
-        if self.name not in ("frames", "time"):
-            return out
-        n, (h, w) = x.shape[0], out.shape[2:] if self.name == "frames" else x.shape[3:]
-        c, t = out.shape[1], out.shape[0] // n if self.name == "frames" else out.shape[2]
-        return out.as_strided((n, c, t, h, w), (c * t * h * w, 1, c * h * w, c * w, c))
-
-
-IMAGE, VIDEO = _View("image", (0, 1)), _View("video", (0, 1, 2))
-FRAMES, TIME = _View("frames", (1, 2)), _View("time", (0, 1))
-
-
-class _Window(NamedTuple):
-    """What a kernel sees of a row of pixels.
-
-    Args:
-        width, stride, padding: of the kernel on the axis W, in pixels.
-    """
-
-    width: int
-    stride: int
-    padding: int
-
-    def unfold(self, x: Tensor) -> Tensor:
-        """Give each place of the output the pixels of its window as channels: (N, C, ..., W) -> (N, k C, ..., W')."""
-        rows = F.pad(x.movedim(1, -1), (0, 0, self.padding, self.padding)).flatten(-2)  # (N, ..., W C)
-        return rows.unfold(-1, self.width * x.shape[1], self.stride * x.shape[1]).contiguous().movedim(-1, 1)
 
 
 class _JoinedPair(OctPair):
@@ -108,7 +52,7 @@ class FusedConv(nn.Module):
     def __init__(self, conv: Any, relu: bool) -> None:
         super().__init__()
         self.relu, self.in_place, self.joins = relu, False, False
-        self.window: _Window | None = None
+        self.window: Window | None = None
         if _is_narrow(conv):
             conv, self.window = _unfolded(conv)
         self.geometry, self.kernel = conv.geometry, tuple(conv.kernel_size)
@@ -125,7 +69,7 @@ class FusedConv(nn.Module):
         self.stride = tuple(1 if f > 1 else s for s, f in zip(conv.stride, self.factors, strict=True))
         self.raising = [f if s == 1 else 1 for s, f in zip(conv.stride, self.factors, strict=True)]
         self.pools = {(s, t): self._pools(s, t) for s in (HIGH, LOW) for t in (HIGH, LOW)}
-        self.view = _view(self.kernel, self.stride, [before for before, _ in self.geometry.padding])
+        self.view = view_for(self.kernel, self.stride, [before for before, _ in self.geometry.padding])
         self.calls: dict[Any, _Call] = {}
 
     @property
@@ -346,9 +290,9 @@ def _is_narrow(conv: Any) -> bool:
     return dense and conv.in_channels <= 4 and conv.kernel_size[-1] > 1 and conv.dilation[-1] == 1
 
 
-def _unfolded(conv: Any) -> tuple[Any, _Window]:
+def _unfolded(conv: Any) -> tuple[Any, Window]:
     """The same convolution with the kernel's width among the channels."""
-    window = _Window(conv.kernel_size[-1], conv.stride[-1], conv.geometry.padding[-1][0])
+    window = Window(conv.kernel_size[-1], conv.stride[-1], conv.geometry.padding[-1][0])
     kind: Any = nn.Conv2d if len(conv.kernel_size) == 2 else nn.Conv3d
     new = kind(
         conv.in_channels * window.width, conv.out_channels, (*conv.kernel_size[:-1], 1), (*conv.stride[:-1], 1),
@@ -362,12 +306,3 @@ def _unfolded(conv: Any) -> tuple[Any, _Window]:
 def _factors(conv: Any) -> tuple[int, ...]:
     """The octave's factors; without low channels a convolution strides on all axes, as a dense one."""
     return conv.factors if conv.alpha_in or conv.alpha_out else (1,) * len(conv.factors)
-
-
-def _view(kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> _View:
-    """The view on which a kernel runs: of two axes where it does not touch the third, for those are faster."""
-    if len(kernel) == 2:
-        return IMAGE
-    if kernel[0] == 1 and not padding[0]:
-        return FRAMES
-    return TIME if (*kernel[1:], *stride[1:], *padding[1:]) == (1, 1, 1, 1, 0, 0) else VIDEO
