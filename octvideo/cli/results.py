@@ -78,10 +78,12 @@ def score(
         speed_up(classifier.to(trainer.strategy.root_device), fast)
     unreadable = UnreadableLog(folder / UNREADABLE)
     trainer.callbacks.append(UnreadableClips(unreadable))  # type: ignore[attr-defined]
+    annotations = data.annotations(split)
+    left_out = dict.fromkeys(annotations.missing, "missing: there is no such file") | data.left_out[split]
     if trainer.is_global_zero:
-        unreadable.add(split, None, data.left_out[split].items())
+        unreadable.add(split, None, left_out.items())
     results = score_videos(classifier, data, split, trainer, folder, _belongs_to(checkpoint, data, split, fast))
-    results.num_expected = len(data.annotations(split)) + len(data.left_out[split])
+    results.num_expected = len(annotations) + len(left_out)
     classifier.to(trainer.strategy.root_device)  # the trainer has put it back on the CPU
     latency = view_latency(classifier) if with_latency and trainer.is_global_zero else None
     row = _row(classifier, data.dataset(split), results, facts, costs, latency)

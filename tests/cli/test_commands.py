@@ -137,7 +137,8 @@ def test_official_lists_with_missing_videos(kinetics, capsys):
         code, *_ = run(capsys, *arguments(kinetics, kinetics / "run", **changes, **{"data.missing": "skip"}))
     assert code == 0
     result = read_result(kinetics / "run" / "result.json")
-    assert result.num_videos == 4
+    assert (result.num_videos, result.unreadable_videos) == (4, 1)
+    assert "missing: there is no such file" in (kinetics / "run" / "unreadable.csv").read_text()
     assert len(result.per_class_percent) == 400
     with pytest.warns(UserWarning, match=r"test.csv: 1 of 5 listed videos"):
         code, *_ = run(
