@@ -113,12 +113,19 @@ def all_shown(frames: Sequence[torch.Tensor], degrees: int, painted_reader) -> l
     return painted_reader(torch.rot90(torch.stack(list(frames)), degrees // 90, (1, 2)))
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_the_frame_that_is_asked_for_comes(video, painted_reader, decoder):
+def problem_of(decoder: str) -> str:
+    """Why a decoder cannot be used here; empty where it can."""
     try:
         check_decoder(decoder)
     except ValueError as error:
-        pytest.skip(str(error))
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_frame_that_is_asked_for_comes(video, painted_reader, decoder):
+    if problem := problem_of(decoder):
+        pytest.skip(problem)
     path, degrees, _, whole = video
     assert len(whole) == NUM_FRAMES
     assert all_shown(torch.from_numpy(whole.copy()), degrees, painted_reader) == list(range(NUM_FRAMES))
@@ -161,7 +168,8 @@ def test_unusual_containers(tmp_path, painted_writer, painted_reader, codec, con
     assert probe_video(path).num_frames == NUM_FRAMES
     for indices in wanted_frames():
         for decoder in DECODERS:
-            assert painted_reader(decode_frames(path, indices, decoder=decoder)) == indices
+            if not problem_of(decoder):
+                assert painted_reader(decode_frames(path, indices, decoder=decoder)) == indices
 
 
 def test_a_header_of_another_rate_is_not_believed(tmp_path, painted_writer):
