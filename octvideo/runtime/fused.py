@@ -1,22 +1,25 @@
-"""Convolutions with packed weights that add and rectify as they write, by oneDNN's kernels on a CPU."""
+"""Octave convolutions for inference whose paths, sums, rectifiers and poolings are few passes over the maps, on a CPU."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from octvideo.layers import OctPair, avg_pool, octave_from_dense, upsample
+from octvideo.layers import OctPair, octave_from_dense, upsample
 from octvideo.layers.channels import HIGH, LOW, Segments, count, take
 from octvideo.layers.functional import columns, is_depthwise
 from octvideo.layers.pair import empty_low
+from octvideo.layers.resize import avg_pool, low_size
 from octvideo.runtime import passes
-from octvideo.runtime.views import Window, view_for
+from octvideo.runtime.moves import Moves
+from octvideo.runtime.onednn import OneDnnConv
+from octvideo.runtime.tiles import TiledConv, tiles_take
+from octvideo.runtime.views import Window
 
 Map = OctPair | Tensor
-LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 EXCHANGE = {(HIGH, LOW): "high_to_low", (LOW, HIGH): "low_to_high"}
 
 
@@ -34,11 +37,11 @@ class _JoinedPair(OctPair):
 
 
 class FusedConv(nn.Module):
-    """An octave (or dense) convolution for inference whose paths add up in oneDNN's kernels.
+    """An octave (or dense) convolution for inference whose paths add up as they are written.
 
-    Each path of an output adds to what is there, be it the paths before it or a shortcut, and the last one rectifies,
-    so that sums and activation cost no pass over the map of their own; what is up-sampled is added, rectified and
-    pooled for the next convolution in one pass. Weights are packed once for each size.
+    Each path of an output adds to what is there, be it the paths before it or a shortcut; the last one adds what is
+    up-sampled, rectifies, and pools for the next convolution. So sums, activation and pooling cost no passes over whole
+    maps. `TiledConv` does all of it in one go; where there is none (see `tiles_take`), `OneDnnConv` does in two.
 
     Args:
         conv: octave convolution of 2 or 3 dimensions with zero padding and average down-sampling; see `why_not_fused`.
@@ -55,28 +58,25 @@ class FusedConv(nn.Module):
         self.window: Window | None = None
         if _is_narrow(conv):
             conv, self.window = _unfolded(conv)
-        self.geometry, self.kernel = conv.geometry, tuple(conv.kernel_size)
+        self.strides = tuple(conv.stride)
         self.factors = _factors(conv)
-        self.out_segments, self.alpha_out, self.exchange = conv.out_segments, conv.alpha_out, conv.exchange
-        self.depthwise = is_depthwise(conv.weight, conv.groups)
-        self.weight = conv.weight.detach()
-        # oneDNN ignores the strides of a bias.
-        self.biases = [
-            None if conv.bias is None else take(conv.bias.detach(), self.out_segments, part).contiguous()
-            for part in (HIGH, LOW)
-        ]
         # On octave axes only the poolings move.
-        self.stride = tuple(1 if f > 1 else s for s, f in zip(conv.stride, self.factors, strict=True))
-        self.raising = [f if s == 1 else 1 for s, f in zip(conv.stride, self.factors, strict=True)]
+        stride = tuple(1 if f > 1 else s for s, f in zip(conv.stride, self.factors, strict=True))
+        padding = tuple(before for before, _ in conv.geometry.padding)
+        self.moves = Moves(tuple(conv.kernel_size), stride, padding, tuple(conv.dilation))
+        self.raising = tuple(f if s == 1 else 1 for s, f in zip(conv.stride, self.factors, strict=True))
         self.pools = {(s, t): self._pools(s, t) for s in (HIGH, LOW) for t in (HIGH, LOW)}
-        self.view = view_for(self.kernel, self.stride, [before for before, _ in self.geometry.padding])
-        self.calls: dict[Any, _Call] = {}
+        self.out_segments, self.alpha_out, self.exchange = conv.out_segments, conv.alpha_out, conv.exchange
+        self.groups, self.depthwise = conv.groups, is_depthwise(conv.weight, conv.groups)
+        self.weight = conv.weight.detach()
+        self.bias = None if conv.bias is None else conv.bias.detach()
+        self.paths: dict[Any, TiledConv | OneDnnConv] = {}
 
     @property
     def reads_joined(self) -> bool:
-        """True where the low output reads both parts side by side, the high one pooled by the octave's factors."""
-        reads = bool(self.alpha_out) and self.geometry.groups == 1 and self.exchange in ("both", "high_to_low")
-        return reads and self.pools[HIGH, LOW][:1] == [list(self.factors)]
+        """True where some output reads the high part pooled by the octave's factors."""
+        targets = [part for part in (HIGH, LOW) if count(self.out_segments, part) and self._has_path(HIGH, part)]
+        return any(self.pools[HIGH, target][:1] == [self.factors] for target in targets)
 
     def forward(self, x: Map, summand: Map | None = None) -> Map:
         """Convolve; add the summand, if any; rectify, if so made.
@@ -87,81 +87,115 @@ class FusedConv(nn.Module):
         if self.window is not None:
             x = self.window.unfold(x)  # type: ignore[arg-type]
         pair = x if isinstance(x, OctPair) else empty_low(x, self.factors)
-        sums = self._sums(pair, summand)
-        if sums is None:  # another kind of map, or one that is broadcast
-            out = self._run(pair, (None, None), relu=False) + summand  # type: ignore[operator]
-            return out.relu() if self.relu else out
-        return self._run(pair, sums, self.relu)
+        size = self._out_size(pair)
+        if summand is None:
+            return self._run(pair, size, (None, None), self.relu)
+        if self._takes_summand(summand, pair, size):
+            parts = summand.parts if isinstance(summand, OctPair) else (summand, None)
+            return self._run(pair, size, parts, self.relu)
+        out = self._run(pair, size, (None, None), relu=False) + summand  # another kind of map, or one that is broadcast
+        return out.relu() if self.relu else out
 
-    def _pools(self, source: int, target: int) -> list[list[int]]:
+    def _pools(self, source: int, target: int) -> list[tuple[int, ...]]:
         """The poolings between the parts, at most two: the first is the stride's where the source is high."""
-        axes = list(zip(self.geometry.stride, self.factors, strict=True))
+        axes = list(zip(self.strides, self.factors, strict=True))
         steps = [max(s * (f if target else 1) // (f if source else 1), 1) if f > 1 else 1 for s, f in axes]
-        first = [s if f > 1 and source == HIGH else step for (s, f), step in zip(axes, steps, strict=True)]
-        then = [step // p for step, p in zip(steps, first, strict=True)]
+        first = tuple(s if f > 1 and source == HIGH else step for (s, f), step in zip(axes, steps, strict=True))
+        then = tuple(step // p for step, p in zip(steps, first, strict=True))
         return [pool for pool in (first, then) if max(pool) > 1]
 
-    def _sums(self, pair: OctPair, summand: Map | None) -> Sequence[Tensor | None] | None:
-        """The summand part by part, free to be written over; None where it is not of the output's kind and shape."""
-        if summand is None:
-            return None, None
+    def _takes_summand(self, summand: Map, pair: OctPair, size: Sequence[int]) -> bool:
+        """True for a summand of the output's kind, shape and type."""
         if isinstance(summand, OctPair) != bool(self.alpha_out):
-            return None
+            return False
         if isinstance(summand, OctPair) and summand.segments != self.out_segments:
-            return None
+            return False
         high = summand.high if isinstance(summand, OctPair) else summand
-        size = (pair.high.shape[0], count(self.out_segments, HIGH), *self._high_size(pair))
-        if tuple(high.shape) != size or high.dtype != self.weight.dtype:
-            return None
-        parts = summand.parts if isinstance(summand, OctPair) else (summand, None)
-        return parts if self.in_place else [None if part is None else part.clone() for part in parts]
+        shape = pair.high.shape[0], count(self.out_segments, HIGH), *size
+        return tuple(high.shape) == shape and high.dtype == self.weight.dtype
 
-    def _high_size(self, pair: OctPair) -> list[int]:
-        axes = zip(pair.high.shape[2:], self.kernel, *self.geometry[:3], strict=True)
-        return [(n + before + after - d * (k - 1) - 1) // s + 1 for n, k, s, (before, after), d in axes]
+    def _out_size(self, pair: OctPair) -> list[int]:
+        return Moves(self.moves.kernel, self.strides, *self.moves[2:]).out_size(pair.high.shape[2:])
 
-    def _run(self, pair: OctPair, sums: Sequence[Tensor | None], relu: bool) -> Map:
-        low = self._low(pair, sums[LOW], relu)
-        high, joined = self._high(pair, sums[HIGH], relu, low)
-        if low is None:
-            return empty_low(high, self.factors) if self.alpha_out else high  # type: ignore[arg-type,return-value]
-        if high is None:
-            high = low.new_empty(low.shape[0], 0, *self._high_size(pair))
+    def _run(self, pair: OctPair, size: Sequence[int], sums: Sequence[Tensor | None], relu: bool) -> Map:
+        of_high, of_low = (count(self.out_segments, part) for part in (HIGH, LOW))
+        if not of_low:
+            high = self._high(pair, size, sums[HIGH], relu, None)
+            return empty_low(high, self.factors) if self.alpha_out else high
+        joined = for_low = for_pooled = None
+        if self.joins and of_high:
+            joined = passes.empty_map(
+                pair.high.shape[0], of_low + of_high, low_size(size, self.factors), self.weight.dtype
+            )
+            for_low, for_pooled = joined[:, :of_low], joined[:, of_low:]
+        low = self._low(pair, sums[LOW], relu, for_low)
+        high = self._high(pair, size, sums[HIGH], relu, for_pooled) if of_high else _no_channels(low, size)
         if joined is None:
             return OctPair(high, low, self.out_segments)
         return _JoinedPair(high, low, self.out_segments, joined)
 
-    def _low(self, pair: OctPair, total: Tensor | None, relu: bool) -> Tensor | None:
+    def _low(self, pair: OctPair, summand: Tensor | None, relu: bool, out: Tensor | None) -> Tensor:
         """The low part of the output, by one convolution of all that it reads where there are no groups."""
-        if not count(self.out_segments, LOW):
-            return None
-        sources, bias = self._sources(pair, LOW), self.biases[LOW]
-        if self.geometry.groups == 1:
-            return self._convolve(pair, sources, LOW, total, bias, relu)
-        for source in sources:
-            last = source == sources[-1]
-            total = self._convolve(pair, [source], LOW, total, bias if last else None, last and relu)
-        return total
+        sources = self._sources(pair, LOW)
+        if self.groups == 1 and len(sources) == 2:
+            inputs = [((LOW, HIGH), self._joined(pair))]
+        else:
+            inputs = [((source,), self._pooled(pair, source, LOW)) for source in sources]
+        return self._add_paths(pair, LOW, inputs, summand, relu, out, None)
 
     def _high(
-        self, pair: OctPair, total: Tensor | None, relu: bool, low: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """The high part of the output, and what the next convolutions need of it where the last pass gives it."""
-        if not count(self.out_segments, HIGH):
-            return None, None
-        sources, bias = self._sources(pair, HIGH), self.biases[HIGH]
-        if LOW not in sources or max(self.raising) == 1:
-            for source in sources:
-                last = source == sources[-1]
-                total = self._convolve(pair, [source], HIGH, total, bias if last else None, last and relu)
-            return total, None
+        self, pair: OctPair, size: Sequence[int], summand: Tensor | None, relu: bool, pooled: Tensor | None
+    ) -> Tensor:
+        """The high part of the output; its means over the octave's cells go into `pooled`, if there."""
+        sources = self._sources(pair, HIGH)
+        raises = LOW in sources and max(self.raising) > 1
+        if not raises:
+            inputs = self._inputs_of_one_size(pair, sources)
+            return self._add_paths(pair, HIGH, inputs, summand, relu, None, pooled)
+        low = self._pooled(pair, LOW, HIGH)
         if HIGH in sources:
-            total = self._convolve(pair, [HIGH], HIGH, total, bias, False)
-            bias = None
-        raised = self._convolve(pair, [LOW], HIGH, None, bias, relu and total is None)
-        if total is None:
-            return upsample(raised, self._high_size(pair)), None
-        return total, self._add_raised(total, raised, low, relu)
+            raised = self._path(pair, (LOW,), HIGH, with_bias=False)(low)
+            inputs = [((HIGH,), self._pooled(pair, HIGH, HIGH))]
+            return self._add_paths(pair, HIGH, inputs, summand, relu, None, pooled, raised)
+        raised = self._path(pair, (LOW,), HIGH, with_bias=True)(low, relu=relu and summand is None)
+        total = upsample(raised, size)
+        if summand is not None:
+            total = total + summand
+            total = total.relu_() if relu else total
+        if pooled is not None:
+            passes.pool(total, pooled, self.factors)
+        return total
+
+    def _inputs_of_one_size(self, pair: OctPair, sources: Sequence[int]) -> list[tuple[tuple[int, ...], Tensor]]:
+        """What the high output reads where nothing is up-sampled: one map for both parts where there is one."""
+        pooled_as_joined = self.pools[HIGH, HIGH] == [self.factors] and not self.pools[LOW, HIGH]
+        if self.groups == 1 and len(sources) == 2 and pooled_as_joined:
+            return [((LOW, HIGH), self._both(pair))]
+        return [((source,), self._pooled(pair, source, HIGH)) for source in sources]
+
+    def _add_paths(
+        self,
+        pair: OctPair,
+        target: int,
+        inputs: Sequence[tuple[tuple[int, ...], Tensor]],
+        summand: Tensor | None,
+        relu: bool,
+        out: Tensor | None,
+        pooled: Tensor | None,
+        raised: Tensor | None = None,
+    ) -> Tensor:
+        """One convolution after the other on top of the summand; the last one adds the bias and does all the rest."""
+        if out is None and self.in_place:
+            out = summand
+        total = summand
+        for sources, x in inputs[:-1]:
+            total = self._path(pair, sources, target, with_bias=False)(x, summand=total, out=out)
+            out = total
+        sources, x = inputs[-1]
+        return self._path(pair, sources, target, with_bias=True)(
+            x, summand=total, raised=raised, relu=relu, out=out, raising=self.raising, pooled=pooled,
+            pooling=self.factors,
+        )  # fmt: skip
 
     def _sources(self, pair: OctPair, target: int) -> list[int]:
         """The parts of the input that one part of the output reads."""
@@ -170,102 +204,57 @@ class FusedConv(nn.Module):
     def _has_path(self, source: int, target: int) -> bool:
         return source == target or (not self.depthwise and self.exchange in ("both", EXCHANGE[source, target]))
 
-    def _add_raised(self, total: Tensor, raised: Tensor, low: Tensor | None, relu: bool) -> Tensor | None:
-        """Add what is up-sampled over the total and rectify; give low and pooled total in one map where wanted."""
-        if passes.takes(total, raised):
-            joins = self.joins and low is not None and self.raising == list(self.factors)
-            return passes.add_raised(total, raised, low, self.raising, relu, joins)
-        add_upsampled(total, raised)
-        if relu:
-            total.relu_()
-        return None
-
-    def _convolve(
-        self, pair: OctPair, sources: list[int], target: int, total: Tensor | None, bias: Tensor | None, relu: bool
-    ) -> Tensor:
-        """One convolution of what it reads from the parts, at the size at which it reads, on top of the total."""
-        x = (
-            self._joined(pair)
-            if len(sources) == 2
-            else self._pool(pair.parts[sources[0]], self.pools[sources[0], target])
-        )
-        seen = self.view.of(x, self.stride[0])
-        call = self._call(pair, sources, target, seen.shape)
-        return self.view.map(call(seen, None if total is None else self.view.of(total), bias, relu), x)
-
     def _joined(self, pair: OctPair) -> Tensor:
         """What the low output reads, the low part before the high one, at the size of the low output."""
         of_high, of_low = self.pools[HIGH, LOW], self.pools[LOW, LOW]
-        if of_high[0] != list(self.factors) or of_low != of_high[1:]:  # not pooled alike once the octave is down
-            return torch.cat([self._pool(pair.low, of_low), self._pool(pair.high, of_high)], 1)
-        joined = pair.joined if isinstance(pair, _JoinedPair) else None
-        if joined is None:
-            joined = join(pair.high, pair.low, self.factors)
-        return self._pool(joined, of_low)
+        if of_high[:1] != [self.factors] or of_low != of_high[1:]:  # not pooled alike once the octave is down
+            return torch.cat([self._pooled(pair, LOW, LOW), self._pooled(pair, HIGH, LOW)], 1)
+        return _pool(self._both(pair), of_low)
 
-    def _pool(self, part: Tensor, pools: list[list[int]]) -> Tensor:
-        for factors in pools:
-            part = passes.join(part, None, factors) if passes.takes(part) else avg_pool(part, factors)
-        return part
+    def _both(self, pair: OctPair) -> Tensor:
+        """The low part and the high one pooled by the octave's factors, side by side."""
+        return pair.joined if isinstance(pair, _JoinedPair) else passes.join(pair.high, pair.low, self.factors)
 
-    def _call(self, pair: OctPair, sources: list[int], target: int, size: torch.Size) -> _Call:
-        """The kernel's call for some sources and one size of their view; its weight is packed once."""
-        key = (*sources, target, pair.segments, size)
-        if key not in self.calls:
-            weight = take(self.weight, self.out_segments, target)
-            if not self.depthwise:
-                weight = torch.cat([columns(weight, pair.segments, s, self.geometry.groups) for s in sources], 1)
-            axes = self.view.axes
-            how = (
-                [self.geometry.padding[a][0] for a in axes],
-                [self.stride[a] for a in axes],
-                [self.geometry.dilation[a] for a in axes],
-                count(pair.segments, sources[0]) if self.depthwise else self.geometry.groups,
-            )
-            weight = weight.reshape(*weight.shape[:2], *(self.kernel[a] for a in axes))
-            weight = weight.contiguous(memory_format=LAYOUTS[len(axes)])
-            self.calls[key] = _Call(torch.ops.mkldnn._reorder_convolution_weight(weight, *how, list(size)), *how)
-        return self.calls[key]
+    def _pooled(self, pair: OctPair, source: int, target: int) -> Tensor:
+        """One part of the input at the size at which a part of the output reads it."""
+        pools = self.pools[source, target]
+        if source == HIGH and pools[:1] == [self.factors] and isinstance(pair, _JoinedPair):
+            return _pool(pair.joined[:, count(pair.segments, LOW) :], pools[1:])
+        return _pool(pair.parts[source], pools)
 
+    def _path(self, pair: OctPair, sources: tuple[int, ...], target: int, with_bias: bool) -> TiledConv | OneDnnConv:
+        """The convolution from some parts of the input to one of the output; its weight is taken out once."""
+        key = sources, target, pair.segments, with_bias
+        if key not in self.paths:
+            self.paths[key] = self._make_path(*key)
+        return self.paths[key]
 
-class _Call(NamedTuple):
-    """A convolution by oneDNN's kernel."""
-
-    weight: Tensor
-    padding: list[int]
-    stride: list[int]
-    dilation: list[int]
-    groups: int
-
-    def __call__(self, x: Tensor, total: Tensor | None, bias: Tensor | None, relu: bool) -> Tensor:
-        """Convolve; written over `total` with what it holds added, where it is given."""
-        ops, how = torch.ops.mkldnn, (self.padding, self.stride, self.dilation, self.groups)
-        if total is None:
-            return ops._convolution_pointwise(x, self.weight, bias, *how, "relu" if relu else "none", [], "")
-        relu_or_none = "relu" if relu else None
-        return ops._convolution_pointwise_(total, x, self.weight, bias, *how, "add", 1.0, relu_or_none, [], "")
+    def _make_path(
+        self, sources: tuple[int, ...], target: int, segments: Segments, with_bias: bool
+    ) -> TiledConv | OneDnnConv:
+        bias = take(self.bias, self.out_segments, target) if self.bias is not None and with_bias else None
+        weight = take(self.weight, self.out_segments, target)
+        if not self.depthwise:
+            weight = torch.cat([columns(weight, segments, source, self.groups) for source in sources], 1)
+        if self.groups == 1 and tiles_take(weight.dtype, weight.shape[1], self.moves):
+            return TiledConv(weight, bias, self.moves)
+        groups = count(segments, sources[0]) if self.depthwise else self.groups
+        return OneDnnConv(weight, bias, self.moves, groups)
 
 
-def join(high: Tensor, low: Tensor, factors: Sequence[int]) -> Tensor:
-    """The low part and the pooled high one side by side in one map."""
-    return passes.join(high, low, factors) if passes.takes(high, low) else torch.cat([low, avg_pool(high, factors)], 1)
+def _pool(part: Tensor, pools: Sequence[Sequence[int]]) -> Tensor:
+    for factors in pools:
+        if max(factors) > 2 or not passes.takes(part):
+            part = avg_pool(part, factors)
+        else:
+            pooled = passes.empty_map(*part.shape[:2], low_size(part.shape[2:], factors), part.dtype)
+            passes.pool(part, pooled, factors)
+            part = pooled
+    return part
 
 
-def add_upsampled(total: Tensor, x: Tensor) -> Tensor:
-    """`total + upsample(x, size of total)`, written over total where every element of x covers a whole cell.
-
-    Shape:
-        total (N, C, *size), x (N, C, *ceil(size / factors)) -> (N, C, *size), factors 1 or 2.
-    """
-    cells, repeated = total, x
-    for axis in reversed(range(2, x.dim())):  # each axis in two where it is repeated: (..., n, 2, ...)
-        factor = 1 if x.shape[axis] == total.shape[axis] else 2
-        if x.shape[axis] * factor != total.shape[axis]:
-            return total.add_(upsample(x, total.shape[2:]))
-        if factor == 2:
-            cells, repeated = cells.unflatten(axis, (-1, 2)), repeated.unsqueeze(axis + 1)
-    cells.add_(repeated)
-    return total
+def _no_channels(low: Tensor, size: Sequence[int]) -> Tensor:
+    return low.new_empty(low.shape[0], 0, *size)
 
 
 def why_not_fused(conv: Any) -> str | None:

@@ -50,6 +50,20 @@ IMAGE, VIDEO = View("image", (0, 1)), View("video", (0, 1, 2))
 FRAMES, TIME = View("frames", (1, 2)), View("time", (0, 1))
 
 
+def row_step(x: Tensor) -> int | None:
+    """Elements from one place of a map to the next, where its channels lie side by side and its places in rows."""
+    if x.stride(1) != 1 and x.shape[1] > 1:
+        return None
+    step, places = None, 1
+    for axis in (*reversed(range(2, x.dim())), 0):
+        if x.shape[axis] > 1:  # the stride of one element means nothing
+            step = x.stride(axis) // places if step is None else step
+            if x.stride(axis) != step * places:
+                return None
+            places *= x.shape[axis]
+    return x.shape[1] if step is None else step
+
+
 class Window(NamedTuple):
     """What a kernel sees of a row of pixels.
 
@@ -64,7 +78,7 @@ class Window(NamedTuple):
     def unfold(self, x: Tensor) -> Tensor:
         """Give each place of the output the pixels of its window as channels: (N, C, ..., W) -> (N, k C, ..., W')."""
         rows = F.pad(x.movedim(1, -1), (0, 0, self.padding, self.padding)).flatten(-2)  # (N, ..., W C)
-        return rows.unfold(-1, self.width * x.shape[1], self.stride * x.shape[1]).contiguous().movedim(-1, 1)
+        return rows.unfold(-1, self.width * x.shape[1], self.stride * x.shape[1]).movedim(-1, 1)
 
 
 def view_for(kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> View:

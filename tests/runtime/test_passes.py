@@ -22,7 +22,7 @@ TOLERANCES = {torch.float32: 1e-6, torch.bfloat16: 0.01}
 
 @pytest.fixture(autouse=True)
 def compiled():
-    if not all(map(passes._library, TOLERANCES)):
+    if not all(map(library, TOLERANCES)):
         pytest.skip("no C compiler")
 
 
@@ -104,7 +104,7 @@ def test_what_a_convolution_joins_is_what_the_next_one_would():
 def test_without_a_compiler_torch_runs_with_a_notice(compiler, reason, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(passes.shutil, "which", lambda name: compiler)
-    passes._library.cache_clear()
+    library.cache_clear()
     conv = OctConv3d(8, 8, 1, alpha_in=0.25, alpha_out=0.25)
     pair = split(torch.randn(1, 8, 2, 5, 4).contiguous(memory_format=torch.channels_last_3d), 0.25)
     try:
@@ -114,7 +114,7 @@ def test_without_a_compiler_torch_runs_with_a_notice(compiler, reason, monkeypat
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
         assert not list(tmp_path.rglob("*.so"))
     finally:
-        passes._library.cache_clear()
+        library.cache_clear()
 
 
 def test_compiled_once_for_each_machine(monkeypatch, tmp_path):

@@ -1,0 +1,89 @@
+"""The kernels in C under `native/`, compiled on first use for each type of map and kept for this machine's processor."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from functools import cache
+from pathlib import Path
+
+import torch
+
+SOURCES = sorted(Path(__file__).with_name("native").glob("*.[ch]"))
+FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-fPIC", "-shared")
+DEFINITIONS: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.bfloat16: ("-DBFLOAT16",)}
+
+_POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
+_FUNCTIONS: dict[str, tuple[tuple[type, ...], type | None]] = {
+    "over_cells": ((*(_POINTER,) * 3, _INT, _POINTER, _INT, _POINTER, ctypes.c_int, ctypes.c_int), None),
+    "max_pool": ((*(_POINTER,) * 2, _INT, *(_POINTER,) * 5, ctypes.c_int), None),
+    "convolve": ((_POINTER, _POINTER), None),
+    "can_convolve": ((_INT, _INT), _INT),
+    "num_blocks": ((_INT,), _INT),
+    "block_start": ((_INT, _INT), _INT),
+}
+
+
+@cache
+def library(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """The kernels for a type; None, with a notice, where they cannot be compiled."""
+    try:
+        loaded = ctypes.CDLL(str(compiled(dtype)))
+    except (OSError, subprocess.SubprocessError) as error:
+        warnings.warn(f"pooling and sums run by torch's functions, which take longer: {_reason(error)}", stacklevel=2)
+        return None
+    for name, (arguments, result) in _FUNCTIONS.items():
+        function = getattr(loaded, name)
+        function.argtypes, function.restype = arguments, result
+    return loaded
+
+
+def compiled(dtype: torch.dtype) -> Path:
+    """The shared library for a type and this machine's processor, compiled where it is not in the cache.
+
+    Raises:
+        FileNotFoundError: there is no C compiler.
+        subprocess.SubprocessError: the compiler fails or takes too long.
+        OSError: the cache cannot be written.
+    """
+    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
+    if compiler is None:
+        raise FileNotFoundError("no C compiler (cc) is installed")
+    command = [compiler, *FLAGS, *DEFINITIONS[dtype]]
+    key = "\n".join([*command, _processor(), *(source.read_text(encoding="utf-8") for source in SOURCES)])
+    path = _cache_folder() / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    if not path.exists():
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            part = Path(folder) / path.name
+            code = [str(source) for source in SOURCES if source.suffix == ".c"]
+            subprocess.run([*command, *code, "-o", str(part)], check=True, capture_output=True, timeout=120)
+            os.replace(part, path)
+    return path
+
+
+def _cache_folder() -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "octvideo"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _processor() -> str:
+    """What -march=native depends on: machines of different processors may share a cache."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return "\n".join(dict.fromkeys(line for line in lines if line.startswith(("model name", "flags", "Features"))))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = error.stderr.decode(errors="replace").strip().splitlines()
+        return f"the C compiler failed: {lines[-1] if lines else error}"
+    return str(error)

@@ -1,0 +1,309 @@
+/* Convolution over channels-last maps, (clips, frames, height, width, channels) side by side in memory, that adds what
+   else belongs to its sum, rectifies, and pools the result while it is in the cache: see octvideo/runtime/tiles.py.
+
+   The output is made in tiles of ROWS places by up to VECTORS vectors of channels, whose sums stay in registers while
+   all that the places read is multiplied with the weights. */
+
+#include "cells.h"
+#include "vectors.h"
+
+#define VECTORS 3
+#define MAX_TAPS 128
+#define MAX_CHANNELS 16384
+#define STRIP 128           /* places that meet the same weights one after the other */
+#define RESIDENT (3 << 17)  /* bytes of weights that stay in the second cache beside a strip */
+
+/* All that stays the same between calls; three numbers are of time, height and width, steps are in elements. */
+typedef struct {
+    Int clips, size[3], out_size[3];
+    Int steps[4]; /* between clips, frames, rows and places of the input */
+    Int kernel[3], stride[3], padding[3], dilation[3];
+    Int channels, out_channels;
+    Int out_step, summand_step; /* between places */
+    Int raised_factors[3];
+    Int pool_factors[3], pooled_step;
+    Int relu, threads;
+} Plan;
+
+typedef struct {
+    const Element *in, *weights;
+    const float *bias;
+    Element *out;
+    const Element *summand, *raised; /* as large as out; smaller by raised_factors; either may be missing */
+    Element *pooled;                 /* means of out over pool_factors, or missing */
+} Maps;
+
+/* True where there is a kernel for this processor and type, and for a convolution of this many channels and taps. */
+Int can_convolve(Int channels, Int taps) { return LANES && channels <= MAX_CHANNELS && taps <= MAX_TAPS; }
+
+#if LANES
+
+/* Output channels are made in blocks of up to VECTORS vectors, which share the channels out in halves of vectors. */
+static Int num_halves(Int out_channels) { return (out_channels + LANES / 2 - 1) / (LANES / 2); }
+Int num_blocks(Int out_channels) { return (num_halves(out_channels) + 2 * VECTORS - 1) / (2 * VECTORS); }
+
+/* First channel of a block; of the one after the last, the end of the padded channels. */
+Int block_start(Int out_channels, Int block) {
+    Int halves = num_halves(out_channels), blocks = num_blocks(out_channels), start = block * halves / blocks;
+    return (block < blocks ? start + start % 2 : halves) * (LANES / 2);
+}
+
+/* Up to ROWS places of the output, and where what they read begins, tap by tap; taps that all lie outside are left
+   out. */
+typedef struct {
+    const Element *at[MAX_TAPS][ROWS];
+    Int taps[MAX_TAPS], num_taps, rows;
+    Element *out[ROWS];
+    const Element *summand[ROWS], *raised[ROWS];
+} Tile;
+
+static const Element zeros[MAX_CHANNELS];
+
+/* Add what is to be added to the sums (rows x width), rectify and store. */
+static __attribute__((noinline)) void finish(const Plan *plan, const Tile *tile, const float *sums, Int start,
+                                             Int width) {
+    Int count = plan->out_channels - start < width ? plan->out_channels - start : width;
+    const Full zero = FULL(setzero_ps)();
+    for (Int r = 0; r < tile->rows; r++, sums += width) {
+        Element *out = tile->out[r] + start;
+        const Element *summand = tile->summand[r] ? tile->summand[r] + start : 0;
+        const Element *raised = tile->raised[r] ? tile->raised[r] + start : 0;
+        Int c = 0;
+        for (; c + LANES <= count; c += LANES) {
+            Full value = FULL(loadu_ps)(sums + c);
+            if (summand) value = FULL(add_ps)(value, full_load(summand + c));
+            if (raised) value = FULL(add_ps)(value, full_load(raised + c));
+            full_store(out + c, plan->relu ? FULL(max_ps)(zero, value) : value); /* NaN stays: the second one counts */
+        }
+        for (; c < count; c++) {
+            float value = sums[c];
+            if (summand) value += load(summand[c]);
+            if (raised) value += load(raised[c]);
+            out[c] = store(plan->relu && value < 0 ? 0 : value);
+        }
+    }
+}
+
+/* Channels [start, start + width) of a tile; width is fulls full vectors and a half one if so. The numbers of rows and
+   vectors are constants where this is called, so that all sums are registers. */
+static inline __attribute__((always_inline)) void multiply(const Plan *plan, const Tile *tile, const Element *weights,
+                                                           const float *bias, Int start, const int rows,
+                                                           const int fulls, const int half) {
+    const int width = LANES * fulls + LANES / 2 * half;
+    const Int step = width * DEPTH, channels = plan->channels, of_tap = (channels + DEPTH - 1) / DEPTH * step;
+    Full sum[ROWS][VECTORS];
+    Half rest[ROWS];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < fulls; v++) sum[r][v] = FULL(loadu_ps)(bias + start + LANES * v);
+        if (half) rest[r] = HALF(loadu_ps)(bias + start + LANES * fulls);
+    }
+
+#define STEP(factor_of) \
+    { \
+        FullWeights b[VECTORS]; \
+        HalfWeights h; \
+        _Pragma("GCC unroll 4") for (int v = 0; v < fulls; v++) b[v] = full_weights(w + LANES * DEPTH * v); \
+        if (half) h = half_weights(w + LANES * DEPTH * fulls); \
+        _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) { \
+            Factor a = factor_of(at[r] + c); \
+            _Pragma("GCC unroll 4") for (int v = 0; v < fulls; v++) sum[r][v] = full_add(sum[r][v], a, b[v]); \
+            if (half) rest[r] = half_add(rest[r], a, h); \
+        } \
+    }
+
+    for (Int i = 0; i < tile->num_taps; i++) {
+        const Element *at[ROWS], *w = weights + tile->taps[i] * of_tap;
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) at[r] = tile->at[i][r];
+        Int c = 0;
+        for (; c + DEPTH <= channels; c += DEPTH, w += step) STEP(factor)
+        if (DEPTH > 1 && c < channels) STEP(last_factor)
+    }
+#undef STEP
+
+    if (!tile->summand[0] && !tile->raised[0] && tile->rows == rows && start + width <= plan->out_channels) {
+        const Full least = FULL(set1_ps)(plan->relu ? 0 : -__builtin_inff());
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            Element *out = tile->out[r] + start;
+#pragma GCC unroll 4
+            for (int v = 0; v < fulls; v++) full_store(out + LANES * v, FULL(max_ps)(least, sum[r][v]));
+            if (half) half_store(out + LANES * fulls, HALF(max_ps)(HALF(set1_ps)(plan->relu ? 0 : -__builtin_inff()), rest[r]));
+        }
+        return;
+    }
+    float sums[ROWS * VECTORS * LANES];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < fulls; v++) FULL(storeu_ps)(sums + r * width + LANES * v, sum[r][v]);
+        if (half) HALF(storeu_ps)(sums + r * width + LANES * fulls, rest[r]);
+    }
+    finish(plan, tile, sums, start, width);
+}
+
+typedef void Multiply(const Plan *, const Tile *, const Element *, const float *, Int);
+#define HALF_ROWS (ROWS / 2)
+#define MULTIPLY(rows, halves) \
+    static void multiply_##rows##_##halves(const Plan *plan, const Tile *tile, const Element *weights, \
+                                           const float *bias, Int start) { \
+        multiply(plan, tile, weights, bias, start, rows, halves / 2, halves % 2); \
+    }
+MULTIPLY(ROWS, 1) MULTIPLY(ROWS, 2) MULTIPLY(ROWS, 3) MULTIPLY(ROWS, 4) MULTIPLY(ROWS, 5) MULTIPLY(ROWS, 6)
+MULTIPLY(HALF_ROWS, 1) MULTIPLY(HALF_ROWS, 2) MULTIPLY(HALF_ROWS, 3)
+MULTIPLY(HALF_ROWS, 4) MULTIPLY(HALF_ROWS, 5) MULTIPLY(HALF_ROWS, 6)
+#define BY_WIDTH(rows) \
+    {multiply_##rows##_1, multiply_##rows##_2, multiply_##rows##_3, \
+     multiply_##rows##_4, multiply_##rows##_5, multiply_##rows##_6}
+static Multiply *const multiply_rows[2 * VECTORS] = BY_WIDTH(ROWS), *const multiply_half_rows[2 * VECTORS] = BY_WIDTH(HALF_ROWS);
+
+/* For each place of the output on one axis, a bit for each of the kernel's elements: set where it reads the input. */
+static void find_inside(const Plan *plan, int axis, uint32_t *inside) {
+    for (Int place = 0; place < plan->out_size[axis]; place++) {
+        inside[place] = 0;
+        for (Int k = 0; k < plan->kernel[axis]; k++) {
+            Int from = place * plan->stride[axis] - plan->padding[axis] + k * plan->dilation[axis];
+            inside[place] |= (uint32_t)(from >= 0 && from < plan->size[axis]) << k;
+        }
+    }
+}
+
+static void next_place(const Int *size, Int *clip, Int *at) {
+    for (int axis = 2; axis >= 0; axis--) {
+        if (++at[axis] < size[axis]) return;
+        at[axis] = 0;
+    }
+    ++*clip;
+}
+
+/* The tile of the places [first, first + rows) in their order in memory. */
+static void lay(const Plan *plan, const Maps *maps, uint32_t *const inside[3], Int first, Int rows, Tile *tile) {
+    const Int *size = plan->out_size, *steps = plan->steps;
+    Int low[3], at[3], clip = first;
+    for (int axis = 2; axis >= 0; axis--) {
+        at[axis] = clip % size[axis];
+        clip /= size[axis];
+        low[axis] = plan->raised_factors[axis] == 2 ? (size[axis] + 1) / 2 : size[axis];
+    }
+    const Element *base[ROWS];
+    uint32_t reads[3][ROWS];
+    for (Int r = 0; r < ROWS; r++) { /* those beyond the last are the last one again */
+        base[r] = maps->in + clip * steps[0];
+        Int raised = clip;
+        for (int axis = 0; axis < 3; axis++) {
+            base[r] += (at[axis] * plan->stride[axis] - plan->padding[axis]) * steps[axis + 1];
+            reads[axis][r] = inside[axis][at[axis]];
+            raised = raised * low[axis] + (at[axis] >> (plan->raised_factors[axis] == 2));
+        }
+        tile->out[r] = maps->out + (first + r) * plan->out_step;
+        tile->summand[r] = maps->summand ? maps->summand + (first + r) * plan->summand_step : 0;
+        tile->raised[r] = maps->raised ? maps->raised + raised * plan->out_channels : 0;
+        if (r + 1 < rows) next_place(size, &clip, at);
+    }
+    Int tap = 0, used = 0;
+    for (Int t = 0; t < plan->kernel[0]; t++)
+        for (Int y = 0; y < plan->kernel[1]; y++)
+            for (Int x = 0; x < plan->kernel[2]; x++, tap++) {
+                Int offset = t * plan->dilation[0] * steps[1] + y * plan->dilation[1] * steps[2] +
+                             x * plan->dilation[2] * steps[3];
+                uint32_t any = 0;
+                for (int r = 0; r < ROWS; r++) {
+                    uint32_t in = reads[0][r] >> t & reads[1][r] >> y & reads[2][r] >> x & 1;
+                    tile->at[used][r] = in ? base[r] + offset : zeros;
+                    any |= in;
+                }
+                tile->taps[used] = tap;
+                used += any;
+            }
+    tile->num_taps = used;
+    tile->rows = rows;
+}
+
+/* Bring what the next tile reads nearer, where that is not what this one has read. */
+static void fetch_next(const Plan *plan, const Tile *tile) {
+    const Int line = 64 / sizeof(Element);
+    for (int r = 0; r < ROWS; r++)
+        for (Int c = 0; c < plan->channels; c += line)
+            __builtin_prefetch(tile->at[0][r] + ROWS * plan->steps[3] + c, 0, 2);
+}
+
+/* Rows of cells, which are the units of work where the result is pooled: one after the other in memory. */
+static Int rows_of_cells(const Plan *plan) {
+    const Int *size = plan->out_size, *factors = plan->pool_factors;
+    return factors[0] > 1 ? (size[0] + 1) / 2 : size[0] * ((size[1] + factors[1] - 1) / factors[1]);
+}
+
+/* First place of a row of cells, which are counted over all clips. */
+static Int start_of_cells(const Plan *plan, Int row) {
+    const Int *size = plan->out_size, *factors = plan->pool_factors;
+    Int rows = rows_of_cells(plan), clip = row / rows, plane = size[1] * size[2];
+    row %= rows;
+    if (factors[0] > 1) return clip * size[0] * plane + row * 2 * plane;
+    Int in_frame = (size[1] + factors[1] - 1) / factors[1];
+    return (clip * size[0] + row / in_frame) * plane + row % in_frame * factors[1] * size[2];
+}
+
+/* Pool one row of cells of the finished output. */
+static void pool_cells(const Plan *plan, const Maps *maps, Int row) {
+    const Int *factors = plan->pool_factors;
+    Int size[4] = {plan->out_size[0], plan->out_size[1], plan->out_size[2], plan->out_channels}, low[3];
+    for (int axis = 0; axis < 3; axis++) low[axis] = (size[axis] + factors[axis] - 1) / factors[axis];
+    Int rows = rows_of_cells(plan), clip = row / rows, of_time = factors[0] > 1;
+    row %= rows;
+    Element *high = maps->out + clip * size[0] * size[1] * size[2] * plan->out_step;
+    Int t = of_time ? row : row / low[1], first = of_time ? 0 : row % low[1], last = of_time ? low[1] : first + 1;
+    for (Int y = first; y < last; y++)
+        for (Int x = 0; x < low[2]; x++) {
+            Int place = ((clip * low[0] + t) * low[1] + y) * low[2] + x;
+            cell_at(high, 0, maps->pooled + place * plan->pooled_step, t, y, x, size, factors, 0);
+        }
+}
+
+/* The places [first, last) of the output. */
+static void convolve_strip(const Plan *plan, const Maps *maps, uint32_t *const inside[3], Int first, Int last) {
+    const Int taps = plan->kernel[0] * plan->kernel[1] * plan->kernel[2];
+    const Int depth = taps * ((plan->channels + DEPTH - 1) / DEPTH * DEPTH);
+    const Int blocks = num_blocks(plan->out_channels);
+    Int together = RESIDENT / (depth * VECTORS * LANES * (Int)sizeof(Element));
+    if (together < 1) together = 1;
+    Tile tile;
+    for (Int block = 0; block < blocks; block += together)
+        for (Int place = first; place < last; place += ROWS) {
+            Int rows = last - place < ROWS ? last - place : ROWS;
+            lay(plan, maps, inside, place, rows, &tile);
+            if (taps == 1) fetch_next(plan, &tile);
+            for (Int b = block; b < blocks && b < block + together; b++) {
+                Int start = block_start(plan->out_channels, b), end = block_start(plan->out_channels, b + 1);
+                Multiply *const *by_width = rows > HALF_ROWS ? multiply_rows : multiply_half_rows;
+                by_width[(end - start) / (LANES / 2) - 1](plan, &tile, maps->weights + start * depth, maps->bias, start);
+            }
+        }
+}
+
+/* The result at every place: bias + convolution + summand + raised, rectified if so; and its means over the cells. */
+void convolve(const Plan *plan, const Maps *maps) {
+    const Int *size = plan->out_size, places = plan->clips * size[0] * size[1] * size[2];
+    uint32_t of_time[size[0]], of_height[size[1]], of_width[size[2]], *inside[3] = {of_time, of_height, of_width};
+    for (int axis = 0; axis < 3; axis++) find_inside(plan, axis, inside[axis]);
+    Int strip = places / (2 * plan->threads) / ROWS * ROWS;
+    strip = strip < ROWS ? ROWS : strip > STRIP ? STRIP : strip;
+    Int cell_rows = maps->pooled ? plan->clips * rows_of_cells(plan) : 0;
+    Int at_once = cell_rows ? (strip * cell_rows + places - 1) / places : 0;
+    Int strips = cell_rows ? (cell_rows + at_once - 1) / at_once : (places + strip - 1) / strip;
+#pragma omp parallel for schedule(dynamic) num_threads(plan->threads)
+    for (Int s = 0; s < strips; s++) {
+        Int row = s * at_once, end = row + at_once < cell_rows ? row + at_once : cell_rows;
+        Int first = cell_rows ? start_of_cells(plan, row) : s * strip;
+        Int last = cell_rows ? start_of_cells(plan, end) : first + strip;
+        convolve_strip(plan, maps, inside, first, last < places ? last : places);
+        for (; row < end; row++) pool_cells(plan, maps, row);
+    }
+}
+
+#else
+Int num_blocks(Int out_channels) { return out_channels > 0; }
+Int block_start(Int out_channels, Int block) { return block * out_channels; }
+void convolve(const Plan *plan, const Maps *maps) { (void)plan, (void)maps; }
+#endif

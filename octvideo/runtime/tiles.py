@@ -1,0 +1,162 @@
+"""Convolutions by the kernel in C that adds, rectifies and pools while the result is in registers and the cache."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from octvideo.runtime.library import library
+from octvideo.runtime.moves import Moves
+from octvideo.runtime.views import row_step
+
+_INT, _POINTER = ctypes.c_int64, ctypes.c_void_p
+_Three, _Four = _INT * 3, _INT * 4
+LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+class _Plan(ctypes.Structure):
+    """`Plan` of native/conv.c."""
+
+    _fields_ = (
+        ("clips", _INT), ("size", _Three), ("out_size", _Three), ("steps", _Four), ("kernel", _Three),
+        ("stride", _Three), ("padding", _Three), ("dilation", _Three), ("channels", _INT), ("out_channels", _INT),
+        ("out_step", _INT), ("summand_step", _INT), ("raised_factors", _Three), ("pool_factors", _Three),
+        ("pooled_step", _INT), ("relu", _INT), ("threads", _INT),
+    )  # fmt: skip
+
+
+class _Maps(ctypes.Structure):
+    """`Maps` of native/conv.c."""
+
+    _fields_ = tuple((name, _POINTER) for name in ("input", "weights", "bias", "out", "summand", "raised", "pooled"))
+
+
+def tiles_take(dtype: torch.dtype, channels: int, moves: Moves) -> bool:
+    """True where the kernel is there for a type of map, a number of input channels and a kernel.
+
+    In bfloat16 it is not used where the processor multiplies matrices of it (AMX), as oneDNN does there.
+    """
+    if dtype not in (torch.float32, torch.bfloat16) or (dtype == torch.bfloat16 and _multiplies_matrices()):
+        return False
+    taps = 1
+    for k in moves.kernel:
+        taps *= k
+    kernels = library(dtype)
+    return kernels is not None and max(moves.kernel) <= 32 and bool(kernels.can_convolve(channels, taps))
+
+
+class TiledConv:
+    """A convolution with packed weights; see native/conv.c.
+
+    Args:
+        weight: (C_out, C_in, *kernel), float32 or bfloat16.
+        bias: (C_out,), or None.
+        moves: how the kernel moves.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, moves: Moves) -> None:
+        self.moves, self.dtype, self.out_channels = moves, weight.dtype, weight.shape[0]
+        self.kernels: Any = library(weight.dtype)
+        blocks = self.kernels.num_blocks(self.out_channels)
+        starts = [self.kernels.block_start(self.out_channels, block) for block in range(blocks + 1)]
+        self.weight = pack(weight, starts)
+        bias = torch.zeros(self.out_channels) if bias is None else bias.float()
+        self.bias = F.pad(bias, (0, starts[-1] - self.out_channels))
+        self.plans: dict[Any, _Plan] = {}
+
+    def __call__(
+        self,
+        x: Tensor,
+        *,
+        summand: Tensor | None = None,
+        raised: Tensor | None = None,
+        relu: bool = False,
+        out: Tensor | None = None,
+        raising: Sequence[int] = (),
+        pooled: Tensor | None = None,
+        pooling: Sequence[int] = (),
+    ) -> Tensor:
+        """Convolve, add, rectify if asked for, and write the means over cells of the result into `pooled`.
+
+        Args:
+            x: map; fastest where its channels lie side by side, as in channels-last memory.
+            summand: added; may be `out` itself.
+            raised: up-sampled to the output by `raising` and added.
+            relu: rectify the sum.
+            out: where to write, if its places lie in rows; else a new map is made.
+            raising: factors of `raised`, 1 or 2 for each axis.
+            pooled: where the means over boxes of `pooling` are written.
+            pooling: factors of `pooled`, 1 or 2 for each axis.
+
+        Shape:
+            x (N, C_in, *size) -> (N, C_out, *out_size), as summand and out; raised (N, C_out, *ceil(out_size / raising)),
+            pooled (N, C_out, *ceil(out_size / pooling)). Raised and pooled lie channels-last; out and pooled may be some
+            channels of a wider map.
+        """
+        if out is None or row_step(out) is None:
+            shape = x.shape[0], self.out_channels, *self.moves.out_size(x.shape[2:])
+            out = torch.empty(shape, dtype=self.dtype, memory_format=LAYOUTS[x.dim()])
+        if x.stride(1) != 1 and x.shape[1] > 1:
+            x = x.contiguous(memory_format=LAYOUTS[x.dim()])
+        if summand is not None and row_step(summand) is None:
+            summand = summand.contiguous(memory_format=LAYOUTS[x.dim()])
+        steps = tuple(None if m is None else row_step(m) for m in (out, summand, pooled))
+        key = x.shape, x.stride(), steps, relu, raising, pooling, torch.get_num_threads()
+        plan = self.plans.get(key)
+        if plan is None:
+            plan = self.plans[key] = self._plan(x, out, steps, relu, raising, pooling)
+        maps = _Maps(*map(_address, (x, self.weight, self.bias, out, summand, raised, pooled)))
+        self.kernels.convolve(ctypes.byref(plan), ctypes.byref(maps))
+        return out
+
+    def _plan(
+        self, x: Tensor, out: Tensor, steps: Sequence[int | None], relu: bool, raising: Sequence[int], pooling: Sequence[int]
+    ) -> _Plan:
+        in_steps = [x.stride(0), *(0,) * (5 - x.dim()), *x.stride()[2:]]
+        return _Plan(
+            x.shape[0], _three(x.shape[2:], 1), _three(out.shape[2:], 1), _Four(*in_steps),
+            *(_three(numbers, missing) for numbers, missing in zip(self.moves, (1, 1, 0, 1), strict=True)),
+            x.shape[1], self.out_channels, steps[0], steps[1] or 0, _three(raising, 1),
+            _three(pooling, 1), steps[2] or 0, relu, torch.get_num_threads(),
+        )  # fmt: skip
+
+
+def pack(weight: Tensor, starts: Sequence[int]) -> Tensor:
+    """Weights in the order in which the kernel reads them: block by block, tap by tap, channel by channel.
+
+    In bfloat16 two input channels lie side by side for each output channel. What is missing is filled with zeros.
+
+    Args:
+        weight: (C_out, C_in, *kernel).
+        starts: first output channel of each block, and the end of the last one.
+    """
+    depth = 2 if weight.dtype == torch.bfloat16 else 1
+    taps = weight.flatten(2).permute(2, 1, 0)  # (taps, C_in, C_out)
+    taps = F.pad(taps, (0, starts[-1] - weight.shape[0], 0, -weight.shape[1] % depth))
+    taps = taps.unflatten(1, (-1, depth)).transpose(2, 3)  # (taps, C_in / depth, C_out, depth)
+    blocks = zip(starts, starts[1:], strict=False)
+    return torch.cat([taps[:, :, start:end].flatten() for start, end in blocks])
+
+
+def _address(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _three(numbers: Sequence[int], missing: int) -> Any:
+    """Numbers of time, height and width; an image is one frame."""
+    return _Three(*(missing,) * (3 - len(numbers)), *numbers)
+
+
+@cache
+def _multiplies_matrices() -> bool:
+    try:
+        return " amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
