@@ -20,6 +20,7 @@ from octvideo.runtime.tiles import TiledConv, tiles_take
 from octvideo.runtime.views import Window
 
 Map = OctPair | Tensor
+Path = TiledConv | OneDnnConv
 EXCHANGE = {(HIGH, LOW): "high_to_low", (LOW, HIGH): "low_to_high"}
 
 
@@ -67,10 +68,11 @@ class FusedConv(nn.Module):
         self.raising = tuple(f if s == 1 else 1 for s, f in zip(conv.stride, self.factors, strict=True))
         self.pools = {(s, t): self._pools(s, t) for s in (HIGH, LOW) for t in (HIGH, LOW)}
         self.out_segments, self.alpha_out, self.exchange = conv.out_segments, conv.alpha_out, conv.exchange
+        self.tiled = conv.groups == 1 and tiles_take(conv.weight.dtype, conv.in_channels, self.moves)
         self.groups, self.depthwise = conv.groups, is_depthwise(conv.weight, conv.groups)
         self.weight = conv.weight.detach()
         self.bias = None if conv.bias is None else conv.bias.detach()
-        self.paths: dict[Any, TiledConv | OneDnnConv] = {}
+        self.paths: dict[Any, Path] = {}
 
     @property
     def reads_joined(self) -> bool:
@@ -154,11 +156,10 @@ class FusedConv(nn.Module):
             return self._add_paths(pair, HIGH, inputs, summand, relu, None, pooled)
         low = self._pooled(pair, LOW, HIGH)
         if HIGH in sources:
-            raised = self._path(pair, (LOW,), HIGH, with_bias=False)(low)
+            raised = self._path(pair, (LOW,), HIGH, with_bias=False), low
             inputs = [((HIGH,), self._pooled(pair, HIGH, HIGH))]
             return self._add_paths(pair, HIGH, inputs, summand, relu, None, pooled, raised)
-        raised = self._path(pair, (LOW,), HIGH, with_bias=True)(low, relu=relu and summand is None)
-        total = upsample(raised, size)
+        total = upsample(self._path(pair, (LOW,), HIGH, with_bias=True)(low, relu=relu and summand is None), size)
         if summand is not None:
             total = total + summand
             total = total.relu_() if relu else total
@@ -182,7 +183,7 @@ class FusedConv(nn.Module):
         relu: bool,
         out: Tensor | None,
         pooled: Tensor | None,
-        raised: Tensor | None = None,
+        raised: tuple[Path, Tensor] | None = None,
     ) -> Tensor:
         """One convolution after the other on top of the summand; the last one adds the bias and does all the rest."""
         if out is None and self.in_place:
@@ -222,7 +223,7 @@ class FusedConv(nn.Module):
             return _pool(pair.joined[:, count(pair.segments, LOW) :], pools[1:])
         return _pool(pair.parts[source], pools)
 
-    def _path(self, pair: OctPair, sources: tuple[int, ...], target: int, with_bias: bool) -> TiledConv | OneDnnConv:
+    def _path(self, pair: OctPair, sources: tuple[int, ...], target: int, with_bias: bool) -> Path:
         """The convolution from some parts of the input to one of the output; its weight is taken out once."""
         key = sources, target, pair.segments, with_bias
         if key not in self.paths:
@@ -231,12 +232,12 @@ class FusedConv(nn.Module):
 
     def _make_path(
         self, sources: tuple[int, ...], target: int, segments: Segments, with_bias: bool
-    ) -> TiledConv | OneDnnConv:
+    ) -> Path:
         bias = take(self.bias, self.out_segments, target) if self.bias is not None and with_bias else None
         weight = take(self.weight, self.out_segments, target)
         if not self.depthwise:
             weight = torch.cat([columns(weight, segments, source, self.groups) for source in sources], 1)
-        if self.groups == 1 and tiles_take(weight.dtype, weight.shape[1], self.moves):
+        if self.tiled:
             return TiledConv(weight, bias, self.moves)
         groups = count(segments, sources[0]) if self.depthwise else self.groups
         return OneDnnConv(weight, bias, self.moves, groups)

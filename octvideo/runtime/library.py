@@ -21,9 +21,10 @@ DEFINITIONS: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.bflo
 
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
 _FUNCTIONS: dict[str, tuple[tuple[type, ...], type | None]] = {
-    "over_cells": ((*(_POINTER,) * 3, _INT, _POINTER, _INT, _POINTER, ctypes.c_int, ctypes.c_int), None),
+    "pool": ((_POINTER, _POINTER, _INT, _POINTER, _INT, _POINTER, ctypes.c_int), None),
+    "add_raised": ((_POINTER, _POINTER, _INT, _POINTER, _POINTER, ctypes.c_int, ctypes.c_int), None),
     "max_pool": ((*(_POINTER,) * 2, _INT, *(_POINTER,) * 5, ctypes.c_int), None),
-    "convolve": ((_POINTER, _POINTER), None),
+    "convolve": ((_POINTER,) * 4, None),
     "can_convolve": ((_INT, _INT), _INT),
     "num_blocks": ((_INT,), _INT),
     "block_start": ((_INT, _INT), _INT),

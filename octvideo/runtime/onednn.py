@@ -40,7 +40,7 @@ class OneDnnConv:
         x: Tensor,
         *,
         summand: Tensor | None = None,
-        raised: Tensor | None = None,
+        raised: tuple[OneDnnConv, Tensor] | None = None,
         relu: bool = False,
         out: Tensor | None = None,
         raising: Sequence[int] = (),
@@ -51,7 +51,8 @@ class OneDnnConv:
         total = summand if summand is None or summand is out else summand.clone()
         total = self._convolve(x, total, relu and raised is None)
         if raised is not None:
-            passes.add_raised(total, raised, raising, relu)
+            conv, low = raised
+            passes.add_raised(total, conv(low), raising, relu)
         if pooled is not None:
             passes.pool(total, pooled, pooling)
         return total if out is None or total.data_ptr() == out.data_ptr() else out.copy_(total)

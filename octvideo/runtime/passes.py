@@ -51,7 +51,10 @@ def join(high: Tensor, low: Tensor, factors: Sequence[int]) -> Tensor:
 def pool(high: Tensor, pooled: Tensor, factors: Sequence[int]) -> None:
     """Write `avg_pool(high, factors)` into `pooled`, which may be some channels of a wider map."""
     if takes(high):
-        _over_cells(high, None, pooled, factors)
+        library(high.dtype).pool(  # type: ignore[union-attr]
+            high.data_ptr(), pooled.data_ptr(), high.shape[0], _size(high), row_step(pooled), _three(factors),
+            torch.get_num_threads(),
+        )  # fmt: skip
     else:
         pooled.copy_(avg_pool(high, factors))
 
@@ -63,7 +66,10 @@ def add_raised(total: Tensor, raised: Tensor, factors: Sequence[int], relu: bool
         total (N, C, *size), raised (N, C, *ceil(size / factors)), factors 1 or 2.
     """
     if takes(total, raised):
-        _over_cells(total, raised, None, factors, relu)
+        library(total.dtype).add_raised(  # type: ignore[union-attr]
+            total.data_ptr(), raised.data_ptr(), total.shape[0], _size(total), _three(factors), relu,
+            torch.get_num_threads(),
+        )  # fmt: skip
         return
     total.add_(upsample(raised, total.shape[2:]))
     if relu:
@@ -84,16 +90,6 @@ def max_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: S
         x.data_ptr(), out.data_ptr(), x.shape[0], _size(x), _three(size), *window, torch.get_num_threads()
     )
     return out
-
-
-def _over_cells(
-    high: Tensor, raised: Tensor | None, pooled: Tensor | None, factors: Sequence[int], relu: bool = False
-) -> None:
-    pointers = (None if x is None else x.data_ptr() for x in (high, raised, pooled))
-    pooled_step = 0 if pooled is None else row_step(pooled)
-    library(high.dtype).over_cells(  # type: ignore[union-attr]
-        *pointers, high.shape[0], _size(high), pooled_step, _three(factors), relu, torch.get_num_threads()
-    )
 
 
 def _size(x: Tensor) -> ctypes.Array[ctypes.c_int64]:

@@ -33,9 +33,12 @@ class _Plan(ctypes.Structure):
 
 
 class _Maps(ctypes.Structure):
-    """`Maps` of native/conv.c."""
+    """`Maps` of native/conv.c, and the map behind `input`, which must live as long."""
 
-    _fields_ = tuple((name, _POINTER) for name in ("input", "weights", "bias", "out", "summand", "raised", "pooled"))
+    _fields_ = (
+        *((name, _POINTER) for name in ("input", "weights", "bias", "out", "summand", "pooled")),
+        ("owner", ctypes.py_object),
+    )
 
 
 def tiles_take(dtype: torch.dtype, channels: int, moves: Moves) -> bool:
@@ -76,7 +79,7 @@ class TiledConv:
         x: Tensor,
         *,
         summand: Tensor | None = None,
-        raised: Tensor | None = None,
+        raised: tuple[TiledConv, Tensor] | None = None,
         relu: bool = False,
         out: Tensor | None = None,
         raising: Sequence[int] = (),
@@ -88,43 +91,59 @@ class TiledConv:
         Args:
             x: map; fastest where its channels lie side by side, as in channels-last memory.
             summand: added; may be `out` itself.
-            raised: up-sampled to the output by `raising` and added.
+            raised: another convolution and its input, whose result is up-sampled by `raising` and added.
             relu: rectify the sum.
             out: where to write, if its places lie in rows; else a new map is made.
-            raising: factors of `raised`, 1 or 2 for each axis.
+            raising: factors of up-sampling, 1 or 2 for each axis.
             pooled: where the means over boxes of `pooling` are written.
-            pooling: factors of `pooled`, 1 or 2 for each axis.
+            pooling: factors of pooling, 1 or 2 for each axis.
 
         Shape:
-            x (N, C_in, *size) -> (N, C_out, *out_size), as summand and out; raised (N, C_out, *ceil(out_size / raising)),
-            pooled (N, C_out, *ceil(out_size / pooling)). Raised and pooled lie channels-last; out and pooled may be some
-            channels of a wider map.
+            x (N, C_in, *size) -> (N, C_out, *out_size), as summand and out; what is up-sampled
+            (N, C_out, *ceil(out_size / raising)), pooled (N, C_out, *ceil(out_size / pooling)). Out and pooled lie
+            channels-last; they may be some channels of a wider map.
         """
         if out is None or row_step(out) is None:
             shape = x.shape[0], self.out_channels, *self.moves.out_size(x.shape[2:])
             out = torch.empty(shape, dtype=self.dtype, memory_format=LAYOUTS[x.dim()])
-        if x.stride(1) != 1 and x.shape[1] > 1:
-            x = x.contiguous(memory_format=LAYOUTS[x.dim()])
         if summand is not None and row_step(summand) is None:
             summand = summand.contiguous(memory_format=LAYOUTS[x.dim()])
+        call = self._call(x, out, summand, pooled, relu, raising, pooling)
+        other = (None, None) if raised is None else raised[0]._call(raised[1], None, None, None, False, (), ())
+        self.kernels.convolve(*call, *other)
+        return out
+
+    def _call(
+        self,
+        x: Tensor,
+        out: Tensor | None,
+        summand: Tensor | None,
+        pooled: Tensor | None,
+        relu: bool,
+        raising: Sequence[int],
+        pooling: Sequence[int],
+    ) -> tuple[Any, Any]:
+        """`Plan` and `Maps` of native/conv.c; the plan is made once for each layout of the maps."""
+        if x.stride(1) != 1 and x.shape[1] > 1:
+            x = x.contiguous(memory_format=LAYOUTS[x.dim()])
         steps = tuple(None if m is None else row_step(m) for m in (out, summand, pooled))
         key = x.shape, x.stride(), steps, relu, raising, pooling, torch.get_num_threads()
         plan = self.plans.get(key)
         if plan is None:
-            plan = self.plans[key] = self._plan(x, out, steps, relu, raising, pooling)
-        maps = _Maps(*map(_address, (x, self.weight, self.bias, out, summand, raised, pooled)))
-        self.kernels.convolve(ctypes.byref(plan), ctypes.byref(maps))
-        return out
+            plan = self.plans[key] = self._plan(x, steps, relu, raising, pooling)
+        maps = _Maps(*map(_address, (x, self.weight, self.bias, out, summand, pooled)), x)
+        return ctypes.byref(plan), ctypes.byref(maps)
 
     def _plan(
-        self, x: Tensor, out: Tensor, steps: Sequence[int | None], relu: bool, raising: Sequence[int], pooling: Sequence[int]
+        self, x: Tensor, steps: Sequence[int | None], relu: bool, raising: Sequence[int], pooling: Sequence[int]
     ) -> _Plan:
         in_steps = [x.stride(0), *(0,) * (5 - x.dim()), *x.stride()[2:]]
+        out_step, summand_step, pooled_step = (step or 0 for step in steps)
         return _Plan(
-            x.shape[0], _three(x.shape[2:], 1), _three(out.shape[2:], 1), _Four(*in_steps),
+            x.shape[0], _three(x.shape[2:], 1), _three(self.moves.out_size(x.shape[2:]), 1), _Four(*in_steps),
             *(_three(numbers, missing) for numbers, missing in zip(self.moves, (1, 1, 0, 1), strict=True)),
-            x.shape[1], self.out_channels, steps[0], steps[1] or 0, _three(raising, 1),
-            _three(pooling, 1), steps[2] or 0, relu, torch.get_num_threads(),
+            x.shape[1], self.out_channels, out_step or self.out_channels, summand_step, _three(raising, 1),
+            _three(pooling, 1), pooled_step, relu, torch.get_num_threads(),
         )  # fmt: skip
 
 

@@ -6,69 +6,45 @@
 #include "element.h"
 
 #define CHANNELS_AT_ONCE 512
+#define MOST_PLACES 8 /* of a cell: two on each of three axes */
 
-/* value = high + raised (if there), rectified (if relu), over high (if written); sum += value (if summed). */
-static inline __attribute__((always_inline)) void element(Element *high, const Element *raised, float *sum,
-                                                          Int channels, int relu, int written, int summed) {
+/* The means of up to MOST_PLACES rows of channels; num_rows is a constant where this is called. */
+static inline __attribute__((always_inline)) void mean(const Element *const *rows, const int num_rows,
+                                                       Element *restrict to, Int channels) {
+    const float share = 1.0f / num_rows;
+    for (Int start = 0; start < channels; start += CHANNELS_AT_ONCE) {
+        Int count = channels - start < CHANNELS_AT_ONCE ? channels - start : CHANNELS_AT_ONCE;
 #ifdef BFLOAT16
-    float values[CHANNELS_AT_ONCE];
+        float values[CHANNELS_AT_ONCE];
 #else
-    float *values = high;
+        float *restrict values = to + start;
 #endif
 #pragma omp simd
-    for (Int c = 0; c < channels; c++) {
-        float value = raised ? load(high[c]) + load(raised[c]) : load(high[c]);
-        value = relu && value < 0 ? 0 : value;
-        if (written) values[c] = value;
-        if (summed) sum[c] += value;
-    }
+        for (Int c = 0; c < count; c++) {
+            float sum = load(rows[0][start + c]);
+#pragma GCC unroll 8
+            for (int r = 1; r < num_rows; r++) sum += load(rows[r][start + c]);
+            values[c] = sum * share;
+        }
 #ifdef BFLOAT16
-    if (written) store_all(high, values, channels);
+        store_all(to + start, values, count);
 #endif
-}
-
-/* The same with constants, so that each case is a loop without branches. */
-static inline void element_of_case(Element *high, const Element *raised, float *sum, Int channels, int relu,
-                                   int summed) {
-    if (!raised) element(high, 0, sum, channels, 0, 0, 1);
-    else if (relu && summed) element(high, raised, sum, channels, 1, 1, 1);
-    else if (relu) element(high, raised, sum, channels, 1, 1, 0);
-    else if (summed) element(high, raised, sum, channels, 0, 1, 1);
-    else element(high, raised, sum, channels, 0, 1, 0);
-}
-
-/* Channels [start, start + channels) of one cell of the low map, which covers the places [first, last) of the high one;
-   the mean of these goes into pooled, if there. */
-static inline void cell(Element *clip, const Element *raised, Element *pooled, const Int first[3], const Int last[3],
-                        const Int size[4], Int start, Int channels, int relu) {
-    float sum[CHANNELS_AT_ONCE];
-    for (Int c = 0; pooled && c < channels; c++) sum[c] = 0;
-    Int count = 0;
-    for (Int t = first[0]; t < last[0]; t++)
-        for (Int y = first[1]; y < last[1]; y++)
-            for (Int x = first[2]; x < last[2]; x++, count++)
-                element_of_case(clip + ((t * size[1] + y) * size[2] + x) * size[3] + start, raised, sum, channels, relu,
-                                pooled != 0);
-    if (!pooled) return;
-    float share = 1.0f / count;
-#pragma omp simd
-    for (Int c = 0; c < channels; c++) sum[c] *= share;
-    store_all(pooled, sum, channels);
-}
-
-/* The cell at one place of the low map, all its channels; size is (T, H, W, C) of the high map. */
-static inline void cell_at(Element *clip, const Element *raised, Element *pooled, Int t, Int y, Int x, const Int *size,
-                           const Int *factors, int relu) {
-    Int at[3] = {t, y, x}, first[3], last[3];
-    for (int axis = 0; axis < 3; axis++) {
-        first[axis] = at[axis] * factors[axis];
-        last[axis] = first[axis] + factors[axis];
-        if (last[axis] > size[axis]) last[axis] = size[axis];
     }
-    for (Int start = 0; start < size[3]; start += CHANNELS_AT_ONCE) {
-        Int channels = size[3] - start < CHANNELS_AT_ONCE ? size[3] - start : CHANNELS_AT_ONCE;
-        cell(clip, raised ? raised + start : 0, pooled ? pooled + start : 0, first, last, size, start, channels, relu);
-    }
+}
+
+/* Pool the cell at one place of the low map; size is (T, H, W, C) of the high one. */
+static inline void pool_cell(const Element *clip, Element *pooled, Int t, Int y, Int x, const Int *size,
+                             const Int *factors) {
+    const Element *rows[MOST_PLACES];
+    int num_rows = 0;
+    for (Int a = t * factors[0]; a < (t + 1) * factors[0] && a < size[0]; a++)
+        for (Int b = y * factors[1]; b < (y + 1) * factors[1] && b < size[1]; b++)
+            for (Int c = x * factors[2]; c < (x + 1) * factors[2] && c < size[2]; c++)
+                rows[num_rows++] = clip + ((a * size[1] + b) * size[2] + c) * size[3];
+    if (num_rows == 4) mean(rows, 4, pooled, size[3]);
+    else if (num_rows == 2) mean(rows, 2, pooled, size[3]);
+    else if (num_rows == 8) mean(rows, 8, pooled, size[3]);
+    else mean(rows, 1, pooled, size[3]);
 }
 
 #endif

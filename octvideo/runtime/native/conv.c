@@ -4,6 +4,8 @@
    The output is made in tiles of ROWS places by up to VECTORS vectors of channels, whose sums stay in registers while
    all that the places read is multiplied with the weights. */
 
+#include <stdlib.h>
+
 #include "cells.h"
 #include "vectors.h"
 
@@ -20,17 +22,16 @@ typedef struct {
     Int kernel[3], stride[3], padding[3], dilation[3];
     Int channels, out_channels;
     Int out_step, summand_step; /* between places */
-    Int raised_factors[3];
-    Int pool_factors[3], pooled_step;
-    Int relu, threads;
+    Int raised_factors[3], pool_factors[3];
+    Int pooled_step, relu, threads;
 } Plan;
 
 typedef struct {
     const Element *in, *weights;
     const float *bias;
     Element *out;
-    const Element *summand, *raised; /* as large as out; smaller by raised_factors; either may be missing */
-    Element *pooled;                 /* means of out over pool_factors, or missing */
+    const Element *summand; /* as large as out, or missing */
+    Element *pooled;        /* means of out over pool_factors, or missing */
 } Maps;
 
 /* True where there is a kernel for this processor and type, and for a convolution of this many channels and taps. */
@@ -59,29 +60,27 @@ typedef struct {
 
 static const Element zeros[MAX_CHANNELS];
 
-/* Add what is to be added to the sums (rows x width), rectify and store. */
+/* A call, and what all its tiles share. */
+typedef struct {
+    const Plan *plan;
+    const Maps *maps;
+    Int taps, places;
+    Int depth;            /* packed weights per output channel */
+    Int *starts, together; /* of the blocks; how many of them stay in the cache at a time */
+    uint32_t *inside[3];  /* for each place on an axis, a bit for each of the kernel's elements that reads the input */
+} Work;
+
+/* Add what is to be added to the sums (rows x width), rectify and store, where a tile is not full. */
 static __attribute__((noinline)) void finish(const Plan *plan, const Tile *tile, const float *sums, Int start,
                                              Int width) {
     Int count = plan->out_channels - start < width ? plan->out_channels - start : width;
-    const Full zero = FULL(setzero_ps)();
-    for (Int r = 0; r < tile->rows; r++, sums += width) {
-        Element *out = tile->out[r] + start;
-        const Element *summand = tile->summand[r] ? tile->summand[r] + start : 0;
-        const Element *raised = tile->raised[r] ? tile->raised[r] + start : 0;
-        Int c = 0;
-        for (; c + LANES <= count; c += LANES) {
-            Full value = FULL(loadu_ps)(sums + c);
-            if (summand) value = FULL(add_ps)(value, full_load(summand + c));
-            if (raised) value = FULL(add_ps)(value, full_load(raised + c));
-            full_store(out + c, plan->relu ? FULL(max_ps)(zero, value) : value); /* NaN stays: the second one counts */
-        }
-        for (; c < count; c++) {
+    for (Int r = 0; r < tile->rows; r++, sums += width)
+        for (Int c = 0; c < count; c++) {
             float value = sums[c];
-            if (summand) value += load(summand[c]);
-            if (raised) value += load(raised[c]);
-            out[c] = store(plan->relu && value < 0 ? 0 : value);
+            if (tile->summand[r]) value += load(tile->summand[r][start + c]);
+            if (tile->raised[r]) value += load(tile->raised[r][start + c]);
+            tile->out[r][start + c] = store(plan->relu && value < 0 ? 0 : value);
         }
-    }
 }
 
 /* Channels [start, start + width) of a tile; width is fulls full vectors and a half one if so. The numbers of rows and
@@ -123,14 +122,25 @@ static inline __attribute__((always_inline)) void multiply(const Plan *plan, con
     }
 #undef STEP
 
-    if (!tile->summand[0] && !tile->raised[0] && tile->rows == rows && start + width <= plan->out_channels) {
-        const Full least = FULL(set1_ps)(plan->relu ? 0 : -__builtin_inff());
+    if (tile->rows == rows && start + width <= plan->out_channels) {
+        const float least = plan->relu ? 0 : -__builtin_inff();
+        const Full full_least = FULL(set1_ps)(least);
+        const Half half_least = HALF(set1_ps)(least);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
-            Element *out = tile->out[r] + start;
+            const Element *added[2] = {tile->summand[r], tile->raised[r]};
+#pragma GCC unroll 2
+            for (int i = 0; i < 2; i++) {
+                if (!added[i]) continue;
+                const Element *more = added[i] + start;
 #pragma GCC unroll 4
-            for (int v = 0; v < fulls; v++) full_store(out + LANES * v, FULL(max_ps)(least, sum[r][v]));
-            if (half) half_store(out + LANES * fulls, HALF(max_ps)(HALF(set1_ps)(plan->relu ? 0 : -__builtin_inff()), rest[r]));
+                for (int v = 0; v < fulls; v++) sum[r][v] = FULL(add_ps)(sum[r][v], full_load(more + LANES * v));
+                if (half) rest[r] = HALF(add_ps)(rest[r], half_load(more + LANES * fulls));
+            }
+            Element *out = tile->out[r] + start; /* of a maximum with NaN its second number is the result */
+#pragma GCC unroll 4
+            for (int v = 0; v < fulls; v++) full_store(out + LANES * v, FULL(max_ps)(full_least, sum[r][v]));
+            if (half) half_store(out + LANES * fulls, HALF(max_ps)(half_least, rest[r]));
         }
         return;
     }
@@ -159,15 +169,30 @@ MULTIPLY(HALF_ROWS, 4) MULTIPLY(HALF_ROWS, 5) MULTIPLY(HALF_ROWS, 6)
      multiply_##rows##_4, multiply_##rows##_5, multiply_##rows##_6}
 static Multiply *const multiply_rows[2 * VECTORS] = BY_WIDTH(ROWS), *const multiply_half_rows[2 * VECTORS] = BY_WIDTH(HALF_ROWS);
 
-/* For each place of the output on one axis, a bit for each of the kernel's elements: set where it reads the input. */
-static void find_inside(const Plan *plan, int axis, uint32_t *inside) {
-    for (Int place = 0; place < plan->out_size[axis]; place++) {
-        inside[place] = 0;
-        for (Int k = 0; k < plan->kernel[axis]; k++) {
-            Int from = place * plan->stride[axis] - plan->padding[axis] + k * plan->dilation[axis];
-            inside[place] |= (uint32_t)(from >= 0 && from < plan->size[axis]) << k;
-        }
+static Work prepare(const Plan *plan, const Maps *maps) {
+    const Int blocks = num_blocks(plan->out_channels);
+    Work work = {.plan = plan, .maps = maps, .taps = 1, .places = plan->clips};
+    for (int axis = 0; axis < 3; axis++) {
+        work.taps *= plan->kernel[axis];
+        work.places *= plan->out_size[axis];
+        work.inside[axis] = calloc(plan->out_size[axis], sizeof(uint32_t));
+        for (Int place = 0; place < plan->out_size[axis]; place++)
+            for (Int k = 0; k < plan->kernel[axis]; k++) {
+                Int from = place * plan->stride[axis] - plan->padding[axis] + k * plan->dilation[axis];
+                work.inside[axis][place] |= (uint32_t)(from >= 0 && from < plan->size[axis]) << k;
+            }
     }
+    work.depth = work.taps * ((plan->channels + DEPTH - 1) / DEPTH * DEPTH);
+    work.together = RESIDENT / (work.depth * VECTORS * LANES * (Int)sizeof(Element));
+    if (work.together < 1) work.together = 1;
+    work.starts = malloc((blocks + 1) * sizeof(Int));
+    for (Int block = 0; block <= blocks; block++) work.starts[block] = block_start(plan->out_channels, block);
+    return work;
+}
+
+static void discard(Work *work) {
+    for (int axis = 0; axis < 3; axis++) free(work->inside[axis]);
+    free(work->starts);
 }
 
 static void next_place(const Int *size, Int *clip, Int *at) {
@@ -178,28 +203,41 @@ static void next_place(const Int *size, Int *clip, Int *at) {
     ++*clip;
 }
 
-/* The tile of the places [first, first + rows) in their order in memory. */
-static void lay(const Plan *plan, const Maps *maps, uint32_t *const inside[3], Int first, Int rows, Tile *tile) {
-    const Int *size = plan->out_size, *steps = plan->steps;
-    Int low[3], at[3], clip = first;
-    for (int axis = 2; axis >= 0; axis--) {
-        at[axis] = clip % size[axis];
-        clip /= size[axis];
-        low[axis] = plan->raised_factors[axis] == 2 ? (size[axis] + 1) / 2 : size[axis];
+/* Where in the smaller map that is up-sampled lies what is added at a place. */
+static Int raised_place(const Plan *plan, Int clip, const Int *at) {
+    for (int axis = 0; axis < 3; axis++) {
+        Int halved = plan->raised_factors[axis] == 2;
+        clip = clip * ((plan->out_size[axis] + halved) >> halved) + (at[axis] >> halved);
     }
+    return clip;
+}
+
+/* The coordinates of a place of the output; returns its clip. */
+static Int locate(const Plan *plan, Int place, Int *at) {
+    for (int axis = 2; axis >= 0; axis--) {
+        at[axis] = place % plan->out_size[axis];
+        place /= plan->out_size[axis];
+    }
+    return place;
+}
+
+/* The tile of the places [first, first + rows) in their order in memory. */
+static void lay(const Work *work, const Element *raised, Int first, Int rows, Tile *tile) {
+    const Plan *plan = work->plan;
+    const Maps *maps = work->maps;
+    const Int *size = plan->out_size, *steps = plan->steps;
+    Int at[3], clip = locate(plan, first, at);
     const Element *base[ROWS];
     uint32_t reads[3][ROWS];
     for (Int r = 0; r < ROWS; r++) { /* those beyond the last are the last one again */
         base[r] = maps->in + clip * steps[0];
-        Int raised = clip;
         for (int axis = 0; axis < 3; axis++) {
             base[r] += (at[axis] * plan->stride[axis] - plan->padding[axis]) * steps[axis + 1];
-            reads[axis][r] = inside[axis][at[axis]];
-            raised = raised * low[axis] + (at[axis] >> (plan->raised_factors[axis] == 2));
+            reads[axis][r] = work->inside[axis][at[axis]];
         }
         tile->out[r] = maps->out + (first + r) * plan->out_step;
         tile->summand[r] = maps->summand ? maps->summand + (first + r) * plan->summand_step : 0;
-        tile->raised[r] = maps->raised ? maps->raised + raised * plan->out_channels : 0;
+        tile->raised[r] = raised ? raised + raised_place(plan, clip, at) * plan->out_channels : 0;
         if (r + 1 < rows) next_place(size, &clip, at);
     }
     Int tap = 0, used = 0;
@@ -221,7 +259,7 @@ static void lay(const Plan *plan, const Maps *maps, uint32_t *const inside[3], I
     tile->rows = rows;
 }
 
-/* Bring what the next tile reads nearer, where that is not what this one has read. */
+/* Bring nearer what the next tile reads, where that is not what this one has read. */
 static void fetch_next(const Plan *plan, const Tile *tile) {
     const Int line = 64 / sizeof(Element);
     for (int r = 0; r < ROWS; r++)
@@ -229,16 +267,17 @@ static void fetch_next(const Plan *plan, const Tile *tile) {
             __builtin_prefetch(tile->at[0][r] + ROWS * plan->steps[3] + c, 0, 2);
 }
 
-/* Rows of cells, which are the units of work where the result is pooled: one after the other in memory. */
-static Int rows_of_cells(const Plan *plan) {
-    const Int *size = plan->out_size, *factors = plan->pool_factors;
+/* Rows of cells, which are the units of work where the result is pooled or something is up-sampled: one after the other
+   in memory. */
+static Int rows_of_cells(const Plan *plan, const Int *factors) {
+    const Int *size = plan->out_size;
     return factors[0] > 1 ? (size[0] + 1) / 2 : size[0] * ((size[1] + factors[1] - 1) / factors[1]);
 }
 
 /* First place of a row of cells, which are counted over all clips. */
-static Int start_of_cells(const Plan *plan, Int row) {
-    const Int *size = plan->out_size, *factors = plan->pool_factors;
-    Int rows = rows_of_cells(plan), clip = row / rows, plane = size[1] * size[2];
+static Int start_of_cells(const Plan *plan, const Int *factors, Int row) {
+    const Int *size = plan->out_size;
+    Int rows = rows_of_cells(plan, factors), clip = row / rows, plane = size[1] * size[2];
     row %= rows;
     if (factors[0] > 1) return clip * size[0] * plane + row * 2 * plane;
     Int in_frame = (size[1] + factors[1] - 1) / factors[1];
@@ -250,60 +289,83 @@ static void pool_cells(const Plan *plan, const Maps *maps, Int row) {
     const Int *factors = plan->pool_factors;
     Int size[4] = {plan->out_size[0], plan->out_size[1], plan->out_size[2], plan->out_channels}, low[3];
     for (int axis = 0; axis < 3; axis++) low[axis] = (size[axis] + factors[axis] - 1) / factors[axis];
-    Int rows = rows_of_cells(plan), clip = row / rows, of_time = factors[0] > 1;
+    Int rows = rows_of_cells(plan, factors), clip = row / rows, of_time = factors[0] > 1;
     row %= rows;
-    Element *high = maps->out + clip * size[0] * size[1] * size[2] * plan->out_step;
+    const Element *high = maps->out + clip * size[0] * size[1] * size[2] * plan->out_step;
     Int t = of_time ? row : row / low[1], first = of_time ? 0 : row % low[1], last = of_time ? low[1] : first + 1;
     for (Int y = first; y < last; y++)
         for (Int x = 0; x < low[2]; x++) {
             Int place = ((clip * low[0] + t) * low[1] + y) * low[2] + x;
-            cell_at(high, 0, maps->pooled + place * plan->pooled_step, t, y, x, size, factors, 0);
+            pool_cell(high, maps->pooled + place * plan->pooled_step, t, y, x, size, factors);
         }
 }
 
 /* The places [first, last) of the output. */
-static void convolve_strip(const Plan *plan, const Maps *maps, uint32_t *const inside[3], Int first, Int last) {
-    const Int taps = plan->kernel[0] * plan->kernel[1] * plan->kernel[2];
-    const Int depth = taps * ((plan->channels + DEPTH - 1) / DEPTH * DEPTH);
-    const Int blocks = num_blocks(plan->out_channels);
-    Int together = RESIDENT / (depth * VECTORS * LANES * (Int)sizeof(Element));
-    if (together < 1) together = 1;
+static void convolve_strip(const Work *work, const Element *raised, Int first, Int last) {
+    const Int blocks = num_blocks(work->plan->out_channels);
     Tile tile;
-    for (Int block = 0; block < blocks; block += together)
+    for (Int block = 0; block < blocks; block += work->together)
         for (Int place = first; place < last; place += ROWS) {
             Int rows = last - place < ROWS ? last - place : ROWS;
-            lay(plan, maps, inside, place, rows, &tile);
-            if (taps == 1) fetch_next(plan, &tile);
-            for (Int b = block; b < blocks && b < block + together; b++) {
-                Int start = block_start(plan->out_channels, b), end = block_start(plan->out_channels, b + 1);
-                Multiply *const *by_width = rows > HALF_ROWS ? multiply_rows : multiply_half_rows;
-                by_width[(end - start) / (LANES / 2) - 1](plan, &tile, maps->weights + start * depth, maps->bias, start);
+            lay(work, raised, place, rows, &tile);
+            if (work->taps == 1 && block == 0) fetch_next(work->plan, &tile);
+            Multiply *const *by_width = rows > HALF_ROWS ? multiply_rows : multiply_half_rows;
+            for (Int b = block; b < blocks && b < block + work->together; b++) {
+                Int start = work->starts[b], width = work->starts[b + 1] - start;
+                const Element *weights = work->maps->weights + start * work->depth;
+                by_width[width / (LANES / 2) - 1](work->plan, &tile, weights, work->maps->bias, start);
             }
         }
 }
 
-/* The result at every place: bias + convolution + summand + raised, rectified if so; and its means over the cells. */
-void convolve(const Plan *plan, const Maps *maps) {
-    const Int *size = plan->out_size, places = plan->clips * size[0] * size[1] * size[2];
-    uint32_t of_time[size[0]], of_height[size[1]], of_width[size[2]], *inside[3] = {of_time, of_height, of_width};
-    for (int axis = 0; axis < 3; axis++) find_inside(plan, axis, inside[axis]);
-    Int strip = places / (2 * plan->threads) / ROWS * ROWS;
+/* What is to be up-sampled over the places [first, last): a strip of a convolution of its own, to `strip`. Returns where
+   its first place would lie. */
+static const Element *raise_strip(const Plan *plan, const Work *raising, Int first, Int last, Element *strip) {
+    Int at[3], clip = locate(plan, first, at), from = raised_place(plan, clip, at);
+    clip = locate(plan, last - 1, at);
+    Maps maps = *raising->maps;
+    maps.out = strip - from * plan->out_channels;
+    Work work = *raising;
+    work.maps = &maps;
+    convolve_strip(&work, 0, from, raised_place(plan, clip, at) + 1);
+    return maps.out;
+}
+
+/* The result at every place: bias + convolution + summand + another convolution's result up-sampled, which may be
+   missing, rectified if so; and its means over the cells. */
+void convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const Maps *raising_maps) {
+    Work work = prepare(plan, maps), raising;
+    if (raising_plan) raising = prepare(raising_plan, raising_maps);
+    const Int *factors = maps->pooled ? plan->pool_factors : plan->raised_factors, *size = plan->out_size;
+    Int strip = work.places / (2 * plan->threads) / ROWS * ROWS;
     strip = strip < ROWS ? ROWS : strip > STRIP ? STRIP : strip;
-    Int cell_rows = maps->pooled ? plan->clips * rows_of_cells(plan) : 0;
-    Int at_once = cell_rows ? (strip * cell_rows + places - 1) / places : 0;
-    Int strips = cell_rows ? (cell_rows + at_once - 1) / at_once : (places + strip - 1) / strip;
-#pragma omp parallel for schedule(dynamic) num_threads(plan->threads)
-    for (Int s = 0; s < strips; s++) {
-        Int row = s * at_once, end = row + at_once < cell_rows ? row + at_once : cell_rows;
-        Int first = cell_rows ? start_of_cells(plan, row) : s * strip;
-        Int last = cell_rows ? start_of_cells(plan, end) : first + strip;
-        convolve_strip(plan, maps, inside, first, last < places ? last : places);
-        for (; row < end; row++) pool_cells(plan, maps, row);
+    Int cell_rows = maps->pooled || raising_plan ? plan->clips * rows_of_cells(plan, factors) : 0;
+    Int at_once = cell_rows ? (strip * cell_rows + work.places - 1) / work.places : 0;
+    Int strips = cell_rows ? (cell_rows + at_once - 1) / at_once : (work.places + strip - 1) / strip;
+    Int in_strip = at_once * factors[0] * (factors[0] > 1 ? size[1] : factors[1]) * size[2]; /* places, at most */
+#pragma omp parallel num_threads(plan->threads)
+    {
+        Element *raised_strip = raising_plan ? malloc(in_strip * plan->out_channels * sizeof(Element)) : 0;
+#pragma omp for schedule(dynamic)
+        for (Int s = 0; s < strips; s++) {
+            Int row = s * at_once, end = row + at_once < cell_rows ? row + at_once : cell_rows;
+            Int first = cell_rows ? start_of_cells(plan, factors, row) : s * strip;
+            Int last = cell_rows ? start_of_cells(plan, factors, end) : first + strip;
+            if (last > work.places) last = work.places;
+            const Element *raised = raising_plan ? raise_strip(plan, &raising, first, last, raised_strip) : 0;
+            convolve_strip(&work, raised, first, last);
+            for (; maps->pooled && row < end; row++) pool_cells(plan, maps, row);
+        }
+        free(raised_strip);
     }
+    discard(&work);
+    if (raising_plan) discard(&raising);
 }
 
 #else
 Int num_blocks(Int out_channels) { return out_channels > 0; }
 Int block_start(Int out_channels, Int block) { return block * out_channels; }
-void convolve(const Plan *plan, const Maps *maps) { (void)plan, (void)maps; }
+void convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const Maps *raising_maps) {
+    (void)plan, (void)maps, (void)raising_plan, (void)raising_maps;
+}
 #endif

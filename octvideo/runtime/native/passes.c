@@ -3,21 +3,53 @@
 
 #include "cells.h"
 
-/* One pass over high, of size (T, H, W, C), by the cells of its octave:
-   - where raised is given, high + upsample(raised), rectified if relu, is written over high;
-   - where pooled is given, whose places lie pooled_step apart, it becomes pool(high). */
-void over_cells(Element *high, const Element *raised, Element *pooled, Int clips, const Int *size, Int pooled_step,
-                const Int *factors, int relu, int threads) {
-    Int cells[3];
-    for (int axis = 0; axis < 3; axis++) cells[axis] = (size[axis] + factors[axis] - 1) / factors[axis];
+static inline Int num_cells(const Int *size, const Int *factors, int axis) {
+    return (size[axis] + factors[axis] - 1) / factors[axis];
+}
+
+/* Means over cells of a map of size (T, H, W, C), written to places that lie pooled_step apart. */
+void pool(const Element *high, Element *pooled, Int clips, const Int *size, Int pooled_step, const Int *factors,
+          int threads) {
+    const Int frames = num_cells(size, factors, 0), height = num_cells(size, factors, 1);
+    const Int width = num_cells(size, factors, 2), of_clip = size[0] * size[1] * size[2] * size[3];
 #pragma omp parallel for collapse(3) num_threads(threads)
     for (Int n = 0; n < clips; n++)
-        for (Int t = 0; t < cells[0]; t++)
-            for (Int y = 0; y < cells[1]; y++)
-                for (Int x = 0; x < cells[2]; x++) {
-                    Int place = ((n * cells[0] + t) * cells[1] + y) * cells[2] + x;
-                    cell_at(high + n * size[0] * size[1] * size[2] * size[3], raised ? raised + place * size[3] : 0,
-                            pooled ? pooled + place * pooled_step : 0, t, y, x, size, factors, relu);
+        for (Int t = 0; t < frames; t++)
+            for (Int y = 0; y < height; y++)
+                for (Int x = 0; x < width; x++) {
+                    Int place = ((n * frames + t) * height + y) * width + x;
+                    pool_cell(high + n * of_clip, pooled + place * pooled_step, t, y, x, size, factors);
+                }
+}
+
+/* high + raised, rectified if relu. */
+static inline __attribute__((always_inline)) void add(Element *high, const Element *raised, Int channels, int relu) {
+    for (Int start = 0; start < channels; start += CHANNELS_AT_ONCE) {
+        Int count = channels - start < CHANNELS_AT_ONCE ? channels - start : CHANNELS_AT_ONCE;
+        float values[CHANNELS_AT_ONCE];
+#pragma omp simd
+        for (Int c = 0; c < count; c++) {
+            float value = load(high[start + c]) + load(raised[start + c]);
+            values[c] = relu && value < 0 ? 0 : value;
+        }
+        store_all(high + start, values, count);
+    }
+}
+
+/* high + upsample(raised), rectified if relu, written over high, of size (T, H, W, C). */
+void add_raised(Element *high, const Element *raised, Int clips, const Int *size, const Int *factors, int relu,
+                int threads) {
+    const Int frames = num_cells(size, factors, 0), height = num_cells(size, factors, 1);
+    const Int width = num_cells(size, factors, 2), channels = size[3];
+#pragma omp parallel for collapse(3) num_threads(threads)
+    for (Int n = 0; n < clips; n++)
+        for (Int t = 0; t < size[0]; t++)
+            for (Int y = 0; y < size[1]; y++)
+                for (Int x = 0; x < size[2]; x++) {
+                    Element *to = high + (((n * size[0] + t) * size[1] + y) * size[2] + x) * channels;
+                    Int cell = ((n * frames + t / factors[0]) * height + y / factors[1]) * width + x / factors[2];
+                    if (relu) add(to, raised + cell * channels, channels, 1);
+                    else add(to, raised + cell * channels, channels, 0);
                 }
 }
 

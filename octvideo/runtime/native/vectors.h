@@ -56,6 +56,10 @@ static inline Full full_load(const Element *x) {
     return (Full)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)x)), 16);
 }
 
+static inline Half half_load(const Element *x) {
+    return (Half)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)x)), 16);
+}
+
 static inline void full_store(Element *to, Full x) { _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(x)); }
 static inline void half_store(Element *to, Half x) { _mm_storeu_si128((__m128i *)to, (__m128i)_mm256_cvtneps_pbh(x)); }
 
@@ -73,6 +77,7 @@ static inline Factor last_factor(const Element *x) { return *x; }
 static inline Full full_add(Full sum, Factor a, FullWeights b) { return FULL(fmadd_ps)(FULL(set1_ps)(a), b, sum); }
 static inline Half half_add(Half sum, Factor a, HalfWeights b) { return HALF(fmadd_ps)(HALF(set1_ps)(a), b, sum); }
 static inline Full full_load(const Element *x) { return FULL(loadu_ps)(x); }
+static inline Half half_load(const Element *x) { return HALF(loadu_ps)(x); }
 static inline void full_store(Element *to, Full x) { FULL(storeu_ps)(to, x); }
 static inline void half_store(Element *to, Half x) { HALF(storeu_ps)(to, x); }
 
