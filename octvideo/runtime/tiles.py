@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,7 @@ class _Plan(ctypes.Structure):
         ("stride", _Three), ("padding", _Three), ("dilation", _Three), ("channels", _INT), ("out_channels", _INT),
         ("out_step", _INT), ("summand_step", _INT), ("raised_factors", _Three), ("pool_factors", _Three),
         ("pooled_step", _INT), ("relu", _INT), ("threads", _INT),
+        ("cache_bytes", _INT),
     )  # fmt: skip
 
 
@@ -144,6 +146,7 @@ class TiledConv:
             *(_three(numbers, missing) for numbers, missing in zip(self.moves, (1, 1, 0, 1), strict=True)),
             x.shape[1], self.out_channels, out_step or self.out_channels, summand_step, _three(raising, 1),
             _three(pooling, 1), pooled_step, relu, torch.get_num_threads(),
+            _cache_bytes(),
         )  # fmt: skip
 
 
@@ -171,6 +174,15 @@ def _address(x: Tensor | None) -> int | None:
 def _three(numbers: Sequence[int], missing: int) -> Any:
     """Numbers of time, height and width; an image is one frame."""
     return _Three(*(missing,) * (3 - len(numbers)), *numbers)
+
+
+@cache
+def _cache_bytes() -> int:
+    """Size of the last cache; 32 MiB where the system does not say."""
+    try:
+        return max(os.sysconf("SC_LEVEL3_CACHE_SIZE"), 0) or 1 << 25
+    except (OSError, ValueError):
+        return 1 << 25
 
 
 @cache

@@ -24,6 +24,7 @@ typedef struct {
     Int out_step, summand_step; /* between places */
     Int raised_factors[3], pool_factors[3];
     Int pooled_step, relu, threads;
+    Int cache_bytes; /* of the last level */
 } Plan;
 
 typedef struct {
@@ -195,12 +196,13 @@ static void discard(Work *work) {
     free(work->starts);
 }
 
-static void next_place(const Int *size, Int *clip, Int *at) {
+/* The coordinates of a place of the output; returns its clip. */
+static Int locate(const Plan *plan, Int place, Int *at) {
     for (int axis = 2; axis >= 0; axis--) {
-        if (++at[axis] < size[axis]) return;
-        at[axis] = 0;
+        at[axis] = place % plan->out_size[axis];
+        place /= plan->out_size[axis];
     }
-    ++*clip;
+    return place;
 }
 
 /* Where in the smaller map that is up-sampled lies what is added at a place. */
@@ -212,51 +214,82 @@ static Int raised_place(const Plan *plan, Int clip, const Int *at) {
     return clip;
 }
 
-/* The coordinates of a place of the output; returns its clip. */
-static Int locate(const Plan *plan, Int place, Int *at) {
-    for (int axis = 2; axis >= 0; axis--) {
-        at[axis] = place % plan->out_size[axis];
-        place /= plan->out_size[axis];
+/* What the places of one row of the output share. */
+typedef struct {
+    const Element *in, *raised; /* where the first place would read */
+    uint32_t reads[2];          /* the kernel's frames and rows that lie inside */
+} Row;
+
+static Row find_row(const Work *work, const Element *raised, Int clip, const Int *at) {
+    const Plan *plan = work->plan;
+    Int from = clip * plan->steps[0] - plan->padding[2] * plan->steps[3], first[3] = {at[0], at[1], 0};
+    for (int axis = 0; axis < 2; axis++)
+        from += (at[axis] * plan->stride[axis] - plan->padding[axis]) * plan->steps[axis + 1];
+    return (Row){
+        .in = work->maps->in + from,
+        .raised = raised ? raised + raised_place(plan, clip, first) * plan->out_channels : 0,
+        .reads = {work->inside[0][at[0]], work->inside[1][at[1]]},
+    };
+}
+
+static void next_row(const Int *size, Int *clip, Int *at) {
+    at[2] = 0;
+    for (int axis = 1; axis >= 0; axis--) {
+        if (++at[axis] < size[axis]) return;
+        at[axis] = 0;
     }
-    return place;
+    ++*clip;
+}
+
+/* Where each place of a tile reads for each tap: base + the tap's offset, or zeros where that is outside. */
+static void point(const Work *work, const Element *const *base, uint32_t (*const reads)[ROWS], Tile *tile) {
+    const Plan *plan = work->plan;
+    const Int *kernel = plan->kernel, *dilation = plan->dilation, *steps = plan->steps;
+    uint32_t all = ~0u;
+    for (int r = 0; r < ROWS; r++)
+        for (int axis = 0; axis < 3; axis++) all &= reads[axis][r] | ~0u << (kernel[axis] - 1) << 1;
+    Int tap = 0, used = 0;
+    for (Int t = 0; t < kernel[0]; t++)
+        for (Int y = 0; y < kernel[1]; y++)
+            for (Int x = 0; x < kernel[2]; x++, tap++) {
+                Int offset = t * dilation[0] * steps[1] + y * dilation[1] * steps[2] + x * dilation[2] * steps[3];
+                uint32_t any = all == ~0u;
+                if (any)
+                    for (int r = 0; r < ROWS; r++) tile->at[used][r] = base[r] + offset;
+                for (int r = 0; r < ROWS && all != ~0u; r++) {
+                    uint32_t in = reads[0][r] >> t & reads[1][r] >> y & reads[2][r] >> x & 1;
+                    tile->at[used][r] = in ? base[r] + offset : zeros;
+                    any |= in;
+                }
+                tile->taps[used] = tap;
+                used += any != 0;
+            }
+    tile->num_taps = used;
 }
 
 /* The tile of the places [first, first + rows) in their order in memory. */
 static void lay(const Work *work, const Element *raised, Int first, Int rows, Tile *tile) {
     const Plan *plan = work->plan;
     const Maps *maps = work->maps;
-    const Int *size = plan->out_size, *steps = plan->steps;
+    const Int halved = plan->raised_factors[2] == 2, x_step = plan->stride[2] * plan->steps[3];
     Int at[3], clip = locate(plan, first, at);
     const Element *base[ROWS];
     uint32_t reads[3][ROWS];
+    Row row = find_row(work, raised, clip, at);
     for (Int r = 0; r < ROWS; r++) { /* those beyond the last are the last one again */
-        base[r] = maps->in + clip * steps[0];
-        for (int axis = 0; axis < 3; axis++) {
-            base[r] += (at[axis] * plan->stride[axis] - plan->padding[axis]) * steps[axis + 1];
-            reads[axis][r] = work->inside[axis][at[axis]];
-        }
+        base[r] = row.in + at[2] * x_step;
+        reads[0][r] = row.reads[0];
+        reads[1][r] = row.reads[1];
+        reads[2][r] = work->inside[2][at[2]];
         tile->out[r] = maps->out + (first + r) * plan->out_step;
         tile->summand[r] = maps->summand ? maps->summand + (first + r) * plan->summand_step : 0;
-        tile->raised[r] = raised ? raised + raised_place(plan, clip, at) * plan->out_channels : 0;
-        if (r + 1 < rows) next_place(size, &clip, at);
+        tile->raised[r] = raised ? row.raised + (at[2] >> halved) * plan->out_channels : 0;
+        if (r + 1 >= rows || ++at[2] < plan->out_size[2]) continue;
+        next_row(plan->out_size, &clip, at);
+        row = find_row(work, raised, clip, at);
     }
-    Int tap = 0, used = 0;
-    for (Int t = 0; t < plan->kernel[0]; t++)
-        for (Int y = 0; y < plan->kernel[1]; y++)
-            for (Int x = 0; x < plan->kernel[2]; x++, tap++) {
-                Int offset = t * plan->dilation[0] * steps[1] + y * plan->dilation[1] * steps[2] +
-                             x * plan->dilation[2] * steps[3];
-                uint32_t any = 0;
-                for (int r = 0; r < ROWS; r++) {
-                    uint32_t in = reads[0][r] >> t & reads[1][r] >> y & reads[2][r] >> x & 1;
-                    tile->at[used][r] = in ? base[r] + offset : zeros;
-                    any |= in;
-                }
-                tile->taps[used] = tap;
-                used += any;
-            }
-    tile->num_taps = used;
     tile->rows = rows;
+    point(work, base, reads, tile);
 }
 
 /* Bring nearer what the next tile reads, where that is not what this one has read. */
@@ -284,14 +317,14 @@ static Int start_of_cells(const Plan *plan, const Int *factors, Int row) {
     return (clip * size[0] + row / in_frame) * plane + row % in_frame * factors[1] * size[2];
 }
 
-/* Pool one row of cells of the finished output. */
-static void pool_cells(const Plan *plan, const Maps *maps, Int row) {
+/* Pool one row of cells of the finished output, which begins at `out`. */
+static void pool_cells(const Plan *plan, const Maps *maps, const Element *out, Int row) {
     const Int *factors = plan->pool_factors;
     Int size[4] = {plan->out_size[0], plan->out_size[1], plan->out_size[2], plan->out_channels}, low[3];
     for (int axis = 0; axis < 3; axis++) low[axis] = (size[axis] + factors[axis] - 1) / factors[axis];
     Int rows = rows_of_cells(plan, factors), clip = row / rows, of_time = factors[0] > 1;
     row %= rows;
-    const Element *high = maps->out + clip * size[0] * size[1] * size[2] * plan->out_step;
+    const Element *high = out + clip * size[0] * size[1] * size[2] * plan->out_step;
     Int t = of_time ? row : row / low[1], first = of_time ? 0 : row % low[1], last = of_time ? low[1] : first + 1;
     for (Int y = first; y < last; y++)
         for (Int x = 0; x < low[2]; x++) {
@@ -300,35 +333,72 @@ static void pool_cells(const Plan *plan, const Maps *maps, Int row) {
         }
 }
 
-/* The places [first, last) of the output. */
-static void convolve_strip(const Work *work, const Element *raised, Int first, Int last) {
-    const Int blocks = num_blocks(work->plan->out_channels);
+/* The places [first, last) of the output, which begins at `out`. */
+static void convolve_strip(const Work *given, Element *out, const Element *raised, Int first, Int last) {
+    const Int blocks = num_blocks(given->plan->out_channels);
+    Maps maps = *given->maps;
+    maps.out = out;
+    Work work = *given;
+    work.maps = &maps;
     Tile tile;
-    for (Int block = 0; block < blocks; block += work->together)
+    for (Int block = 0; block < blocks; block += work.together)
         for (Int place = first; place < last; place += ROWS) {
             Int rows = last - place < ROWS ? last - place : ROWS;
-            lay(work, raised, place, rows, &tile);
-            if (work->taps == 1 && block == 0) fetch_next(work->plan, &tile);
+            lay(&work, raised, place, rows, &tile);
+            if (work.taps == 1 && block == 0) fetch_next(work.plan, &tile);
             Multiply *const *by_width = rows > HALF_ROWS ? multiply_rows : multiply_half_rows;
-            for (Int b = block; b < blocks && b < block + work->together; b++) {
-                Int start = work->starts[b], width = work->starts[b + 1] - start;
-                const Element *weights = work->maps->weights + start * work->depth;
-                by_width[width / (LANES / 2) - 1](work->plan, &tile, weights, work->maps->bias, start);
+            for (Int b = block; b < blocks && b < block + work.together; b++) {
+                Int start = work.starts[b], width = work.starts[b + 1] - start;
+                const Element *weights = maps.weights + start * work.depth;
+                by_width[width / (LANES / 2) - 1](work.plan, &tile, weights, maps.bias, start);
             }
         }
 }
 
-/* What is to be up-sampled over the places [first, last): a strip of a convolution of its own, to `strip`. Returns where
-   its first place would lie. */
+/* What is to be up-sampled over the places [first, last): a strip of a convolution of its own, written to `strip`.
+   Returns where the first place of all would lie. */
 static const Element *raise_strip(const Plan *plan, const Work *raising, Int first, Int last, Element *strip) {
     Int at[3], clip = locate(plan, first, at), from = raised_place(plan, clip, at);
     clip = locate(plan, last - 1, at);
-    Maps maps = *raising->maps;
-    maps.out = strip - from * plan->out_channels;
-    Work work = *raising;
-    work.maps = &maps;
-    convolve_strip(&work, 0, from, raised_place(plan, clip, at) + 1);
-    return maps.out;
+    Element *out = strip - from * plan->out_channels;
+    convolve_strip(raising, out, 0, from, raised_place(plan, clip, at) + 1);
+    return out;
+}
+
+/* Copy past the caches, which a large map would only empty. */
+static void stream(Element *to, const Element *from, Int count) {
+    Int head = (64 - (uintptr_t)to % 64) % 64 / sizeof(Element), c = head < count ? head : count;
+    memcpy(to, from, c * sizeof(Element));
+    const Int step = sizeof(Full) / sizeof(Element);
+    for (; c + step <= count; c += step)
+        FULL(stream_ps)((float *)(to + c), FULL(loadu_ps)((const float *)(from + c)));
+    memcpy(to + c, from + c, (count - c) * sizeof(Element));
+}
+
+/* How the places are shared out: strips of a number of places, or of rows of cells where the result is pooled or
+   something is up-sampled. */
+typedef struct {
+    const Int *factors;
+    Int cell_rows, at_once, length, number;
+} Strips;
+
+static Strips share_out(const Work *work, const Int *factors) {
+    Int length = work->places / (2 * work->plan->threads) / ROWS * ROWS;
+    length = length < ROWS ? ROWS : length > STRIP ? STRIP : length;
+    Strips strips = {.factors = factors, .length = length, .number = (work->places + length - 1) / length};
+    if (!factors) return strips;
+    const Int *size = work->plan->out_size;
+    strips.cell_rows = work->plan->clips * rows_of_cells(work->plan, factors);
+    strips.at_once = (length * strips.cell_rows + work->places - 1) / work->places;
+    strips.length = strips.at_once * factors[0] * (factors[0] > 1 ? size[1] : factors[1]) * size[2]; /* at most */
+    strips.number = (strips.cell_rows + strips.at_once - 1) / strips.at_once;
+    return strips;
+}
+
+/* First place of a strip. */
+static Int start_of_strip(const Work *work, const Strips *strips, Int strip) {
+    if (strip >= strips->number) return work->places;
+    return strips->factors ? start_of_cells(work->plan, strips->factors, strip * strips->at_once) : strip * strips->length;
 }
 
 /* The result at every place: bias + convolution + summand + another convolution's result up-sampled, which may be
@@ -336,27 +406,27 @@ static const Element *raise_strip(const Plan *plan, const Work *raising, Int fir
 void convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const Maps *raising_maps) {
     Work work = prepare(plan, maps), raising;
     if (raising_plan) raising = prepare(raising_plan, raising_maps);
-    const Int *factors = maps->pooled ? plan->pool_factors : plan->raised_factors, *size = plan->out_size;
-    Int strip = work.places / (2 * plan->threads) / ROWS * ROWS;
-    strip = strip < ROWS ? ROWS : strip > STRIP ? STRIP : strip;
-    Int cell_rows = maps->pooled || raising_plan ? plan->clips * rows_of_cells(plan, factors) : 0;
-    Int at_once = cell_rows ? (strip * cell_rows + work.places - 1) / work.places : 0;
-    Int strips = cell_rows ? (cell_rows + at_once - 1) / at_once : (work.places + strip - 1) / strip;
-    Int in_strip = at_once * factors[0] * (factors[0] > 1 ? size[1] : factors[1]) * size[2]; /* places, at most */
+    const Strips strips = share_out(&work, maps->pooled ? plan->pool_factors : raising_plan ? plan->raised_factors : 0);
+    const Int bytes = work.places * plan->out_channels * (Int)sizeof(Element);
+    const Int streams = !maps->summand && bytes > plan->cache_bytes / 4 && plan->out_step == plan->out_channels;
+    const Int of_strip = strips.length * plan->out_channels * (Int)sizeof(Element);
 #pragma omp parallel num_threads(plan->threads)
     {
-        Element *raised_strip = raising_plan ? malloc(in_strip * plan->out_channels * sizeof(Element)) : 0;
+        Element *raised_strip = raising_plan ? aligned_alloc(64, (of_strip + 63) / 64 * 64) : 0;
+        Element *out_strip = streams ? aligned_alloc(64, (of_strip + 63) / 64 * 64) : 0;
 #pragma omp for schedule(dynamic)
-        for (Int s = 0; s < strips; s++) {
-            Int row = s * at_once, end = row + at_once < cell_rows ? row + at_once : cell_rows;
-            Int first = cell_rows ? start_of_cells(plan, factors, row) : s * strip;
-            Int last = cell_rows ? start_of_cells(plan, factors, end) : first + strip;
-            if (last > work.places) last = work.places;
+        for (Int s = 0; s < strips.number; s++) {
+            Int first = start_of_strip(&work, &strips, s), last = start_of_strip(&work, &strips, s + 1);
             const Element *raised = raising_plan ? raise_strip(plan, &raising, first, last, raised_strip) : 0;
-            convolve_strip(&work, raised, first, last);
-            for (; maps->pooled && row < end; row++) pool_cells(plan, maps, row);
+            Element *out = streams ? out_strip - first * plan->out_channels : maps->out;
+            convolve_strip(&work, out, raised, first, last);
+            Int row = s * strips.at_once, end = row + strips.at_once < strips.cell_rows ? row + strips.at_once : strips.cell_rows;
+            for (; maps->pooled && row < end; row++) pool_cells(plan, maps, out, row);
+            if (streams) stream(maps->out + first * plan->out_channels, out_strip, (last - first) * plan->out_channels);
         }
+        if (streams) _mm_sfence();
         free(raised_strip);
+        free(out_strip);
     }
     discard(&work);
     if (raising_plan) discard(&raising);
