@@ -292,44 +292,44 @@ static void lay(const Work *work, const Element *raised, Int first, Int rows, Ti
     point(work, base, reads, tile);
 }
 
-/* Bring nearer what the next tile reads, where that is not what this one has read. */
+/* Bring nearer what the next tile reads and no other has read: the end of the window. */
 static void fetch_next(const Plan *plan, const Tile *tile) {
-    const Int line = 64 / sizeof(Element);
-    for (int r = 0; r < ROWS; r++)
+    const Int line = 64 / sizeof(Element), next = ROWS * plan->stride[2] * plan->steps[3];
+    for (int r = 0; r < ROWS && tile->num_taps; r++)
         for (Int c = 0; c < plan->channels; c += line)
-            __builtin_prefetch(tile->at[0][r] + ROWS * plan->steps[3] + c, 0, 2);
+            __builtin_prefetch(tile->at[tile->num_taps - 1][r] + next + c, 0, 2);
 }
 
-/* Rows of cells, which are the units of work where the result is pooled or something is up-sampled: one after the other
-   in memory. */
-static Int rows_of_cells(const Plan *plan, const Int *factors) {
-    const Int *size = plan->out_size;
-    return factors[0] > 1 ? (size[0] + 1) / 2 : size[0] * ((size[1] + factors[1] - 1) / factors[1]);
+/* Rows of cells are the units of work, those of one place each where nothing is pooled and nothing up-sampled. They lie
+   one after the other in memory. */
+static Int rows_in_frame(const Plan *plan, const Int *factors) {
+    return factors[0] > 1 ? 1 : (plan->out_size[1] + factors[1] - 1) / factors[1];
 }
 
-/* First place of a row of cells, which are counted over all clips. */
-static Int start_of_cells(const Plan *plan, const Int *factors, Int row) {
+static Int num_frames(const Plan *plan, const Int *factors) {
+    return (plan->out_size[0] + factors[0] - 1) / factors[0];
+}
+
+/* First place of a row of cells, which are counted over all clips; where factors[0] is 2, it holds two frames. */
+static Int start_of_row(const Plan *plan, const Int *factors, Int row) {
     const Int *size = plan->out_size;
-    Int rows = rows_of_cells(plan, factors), clip = row / rows, plane = size[1] * size[2];
-    row %= rows;
-    if (factors[0] > 1) return clip * size[0] * plane + row * 2 * plane;
-    Int in_frame = (size[1] + factors[1] - 1) / factors[1];
-    return (clip * size[0] + row / in_frame) * plane + row % in_frame * factors[1] * size[2];
+    Int in_frame = rows_in_frame(plan, factors), frames = num_frames(plan, factors), frame = row / in_frame;
+    Int clip = frame / frames, of_height = factors[0] > 1 ? 0 : row % in_frame * factors[1];
+    return ((clip * size[0] + frame % frames * factors[0]) * size[1] + of_height) * size[2];
 }
 
 /* Pool one row of cells of the finished output, which begins at `out`. */
-static void pool_cells(const Plan *plan, const Maps *maps, const Element *out, Int row) {
+static void pool_row(const Plan *plan, const Maps *maps, const Element *out, Int row) {
     const Int *factors = plan->pool_factors;
     Int size[4] = {plan->out_size[0], plan->out_size[1], plan->out_size[2], plan->out_channels}, low[3];
     for (int axis = 0; axis < 3; axis++) low[axis] = (size[axis] + factors[axis] - 1) / factors[axis];
-    Int rows = rows_of_cells(plan, factors), clip = row / rows, of_time = factors[0] > 1;
-    row %= rows;
+    Int in_frame = rows_in_frame(plan, factors), frame = row / in_frame, clip = frame / low[0];
+    Int first = factors[0] > 1 ? 0 : row % in_frame, last = factors[0] > 1 ? low[1] : first + 1;
     const Element *high = out + clip * size[0] * size[1] * size[2] * plan->out_step;
-    Int t = of_time ? row : row / low[1], first = of_time ? 0 : row % low[1], last = of_time ? low[1] : first + 1;
     for (Int y = first; y < last; y++)
         for (Int x = 0; x < low[2]; x++) {
-            Int place = ((clip * low[0] + t) * low[1] + y) * low[2] + x;
-            pool_cell(high, maps->pooled + place * plan->pooled_step, t, y, x, size, factors);
+            Int place = (frame * low[1] + y) * low[2] + x;
+            pool_cell(high, maps->pooled + place * plan->pooled_step, frame % low[0], y, x, size, factors);
         }
 }
 
@@ -345,7 +345,7 @@ static void convolve_strip(const Work *given, Element *out, const Element *raise
         for (Int place = first; place < last; place += ROWS) {
             Int rows = last - place < ROWS ? last - place : ROWS;
             lay(&work, raised, place, rows, &tile);
-            if (work.taps == 1 && block == 0) fetch_next(work.plan, &tile);
+            if (block == 0) fetch_next(work.plan, &tile);
             Multiply *const *by_width = rows > HALF_ROWS ? multiply_rows : multiply_half_rows;
             for (Int b = block; b < blocks && b < block + work.together; b++) {
                 Int start = work.starts[b], width = work.starts[b + 1] - start;
@@ -375,30 +375,45 @@ static void stream(Element *to, const Element *from, Int count) {
     memcpy(to + c, from + c, (count - c) * sizeof(Element));
 }
 
-/* How the places are shared out: strips of a number of places, or of rows of cells where the result is pooled or
-   something is up-sampled. */
+/* How the rows of cells are shared out: in strips of several rows, which do not cross frames where there are several in
+   each frame. A kernel that moves over time then meets the frames of a strip one after the other, so that it finds what
+   the frame before has read in the cache. */
 typedef struct {
     const Int *factors;
-    Int cell_rows, at_once, length, number;
+    Int rows, in_frame, frames; /* rows in all, in a frame, frames in a clip */
+    Int at_once, per_frame, number, places; /* rows, strips in a frame (0: they cross), strips, places in a strip at most */
+    Int by_column;
 } Strips;
 
 static Strips share_out(const Work *work, const Int *factors) {
-    Int length = work->places / (2 * work->plan->threads) / ROWS * ROWS;
-    length = length < ROWS ? ROWS : length > STRIP ? STRIP : length;
-    Strips strips = {.factors = factors, .length = length, .number = (work->places + length - 1) / length};
-    if (!factors) return strips;
-    const Int *size = work->plan->out_size;
-    strips.cell_rows = work->plan->clips * rows_of_cells(work->plan, factors);
-    strips.at_once = (length * strips.cell_rows + work->places - 1) / work->places;
-    strips.length = strips.at_once * factors[0] * (factors[0] > 1 ? size[1] : factors[1]) * size[2]; /* at most */
-    strips.number = (strips.cell_rows + strips.at_once - 1) / strips.at_once;
+    const Plan *plan = work->plan;
+    const Int *size = plan->out_size, in_row = factors[0] * (factors[0] > 1 ? size[1] : factors[1]) * size[2];
+    Int places = work->places / (2 * plan->threads);
+    places = places < 1 ? 1 : places > STRIP ? STRIP : places;
+    Strips strips = {.factors = factors, .in_frame = rows_in_frame(plan, factors), .frames = num_frames(plan, factors)};
+    strips.rows = plan->clips * strips.frames * strips.in_frame;
+    strips.at_once = (places + in_row - 1) / in_row;
+    strips.places = strips.at_once * in_row;
+    strips.number = (strips.rows + strips.at_once - 1) / strips.at_once;
+    if (strips.at_once >= strips.in_frame) return strips;
+    strips.per_frame = (strips.in_frame + strips.at_once - 1) / strips.at_once;
+    strips.number = plan->clips * strips.frames * strips.per_frame;
+    strips.by_column = plan->kernel[0] > 1;
     return strips;
 }
 
-/* First place of a strip. */
-static Int start_of_strip(const Work *work, const Strips *strips, Int strip) {
-    if (strip >= strips->number) return work->places;
-    return strips->factors ? start_of_cells(work->plan, strips->factors, strip * strips->at_once) : strip * strips->length;
+/* The rows of cells of a strip, [*row, *end). */
+static void rows_of_strip(const Strips *strips, Int strip, Int *row, Int *end) {
+    Int first = 0, all = strips->rows, in_clip = strips->frames * strips->per_frame;
+    if (strips->per_frame) {
+        Int clip = strip / in_clip, rest = strip % in_clip;
+        Int frame = strips->by_column ? rest % strips->frames : rest / strips->per_frame;
+        strip = strips->by_column ? rest / strips->frames : rest % strips->per_frame;
+        first = (clip * strips->frames + frame) * strips->in_frame;
+        all = strips->in_frame;
+    }
+    *row = first + strip * strips->at_once;
+    *end = first + ((strip + 1) * strips->at_once < all ? (strip + 1) * strips->at_once : all);
 }
 
 /* The result at every place: bias + convolution + summand + another convolution's result up-sampled, which may be
@@ -406,22 +421,26 @@ static Int start_of_strip(const Work *work, const Strips *strips, Int strip) {
 void convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const Maps *raising_maps) {
     Work work = prepare(plan, maps), raising;
     if (raising_plan) raising = prepare(raising_plan, raising_maps);
-    const Strips strips = share_out(&work, maps->pooled ? plan->pool_factors : raising_plan ? plan->raised_factors : 0);
+    static const Int whole[3] = {1, 1, 1};
+    const Int *factors = maps->pooled ? plan->pool_factors : raising_plan ? plan->raised_factors : whole;
+    const Strips strips = share_out(&work, factors);
     const Int bytes = work.places * plan->out_channels * (Int)sizeof(Element);
     const Int streams = !maps->summand && bytes > plan->cache_bytes / 4 && plan->out_step == plan->out_channels;
-    const Int of_strip = strips.length * plan->out_channels * (Int)sizeof(Element);
+    const Int of_strip = strips.places * plan->out_channels * (Int)sizeof(Element);
 #pragma omp parallel num_threads(plan->threads)
     {
         Element *raised_strip = raising_plan ? aligned_alloc(64, (of_strip + 63) / 64 * 64) : 0;
         Element *out_strip = streams ? aligned_alloc(64, (of_strip + 63) / 64 * 64) : 0;
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic, strips.by_column ? strips.frames : 1)
         for (Int s = 0; s < strips.number; s++) {
-            Int first = start_of_strip(&work, &strips, s), last = start_of_strip(&work, &strips, s + 1);
+            Int row, end;
+            rows_of_strip(&strips, s, &row, &end);
+            Int first = start_of_row(plan, factors, row), last = start_of_row(plan, factors, end);
+            if (last > work.places) last = work.places;
             const Element *raised = raising_plan ? raise_strip(plan, &raising, first, last, raised_strip) : 0;
             Element *out = streams ? out_strip - first * plan->out_channels : maps->out;
             convolve_strip(&work, out, raised, first, last);
-            Int row = s * strips.at_once, end = row + strips.at_once < strips.cell_rows ? row + strips.at_once : strips.cell_rows;
-            for (; maps->pooled && row < end; row++) pool_cells(plan, maps, out, row);
+            for (; maps->pooled && row < end; row++) pool_row(plan, maps, out, row);
             if (streams) stream(maps->out + first * plan->out_channels, out_strip, (last - first) * plan->out_channels);
         }
         if (streams) _mm_sfence();
