@@ -37,6 +37,13 @@ class _JoinedPair(OctPair):
         self.joined = joined
 
 
+def join_pair(x: Map, factors: Sequence[int]) -> Map:
+    """A pair with the map that fused convolutions read of it; a tensor as it is."""
+    if not isinstance(x, OctPair) or not x.low.shape[1]:
+        return x
+    return _JoinedPair(x.high, x.low, x.segments, passes.join(x.high, x.low, factors))
+
+
 class FusedConv(nn.Module):
     """An octave (or dense) convolution for inference whose paths add up as they are written.
 

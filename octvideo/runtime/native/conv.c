@@ -10,6 +10,7 @@
 #include "vectors.h"
 
 #define VECTORS 3
+#define LINE (64 / (Int)sizeof(Element))
 #define MAX_TAPS 128
 #define MAX_CHANNELS 16384
 #define STRIP 128           /* places that meet the same weights one after the other */
@@ -54,7 +55,8 @@ Int block_start(Int out_channels, Int block) {
    out. */
 typedef struct {
     const Element *at[MAX_TAPS][ROWS];
-    Int taps[MAX_TAPS], num_taps, rows;
+    const Element *ahead[MAX_TAPS]; /* what the first row reads after each tap; the others lie one step apart */
+    Int step, taps[MAX_TAPS], num_taps, rows;
     Element *out[ROWS];
     const Element *summand[ROWS], *raised[ROWS];
 } Tile;
@@ -118,7 +120,13 @@ static inline __attribute__((always_inline)) void multiply(const Plan *plan, con
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) at[r] = tile->at[i][r];
         Int c = 0;
-        for (; c + DEPTH <= channels; c += DEPTH, w += step) STEP(factor)
+        const Element *ahead = tile->ahead[i];
+        while (c + DEPTH <= channels) {
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++) __builtin_prefetch(ahead + r * tile->step + c);
+            const Int end = c + LINE < channels ? c + LINE : channels;
+            for (; c + DEPTH <= end; c += DEPTH, w += step) STEP(factor)
+        }
         if (DEPTH > 1 && c < channels) STEP(last_factor)
     }
 #undef STEP
@@ -265,6 +273,9 @@ static void point(const Work *work, const Element *const *base, uint32_t (*const
                 used += any != 0;
             }
     tile->num_taps = used;
+    for (Int i = 0; i + 1 < used; i++) tile->ahead[i] = tile->at[i + 1][0];
+    tile->step = plan->stride[2] * steps[3];
+    if (used) tile->ahead[used - 1] = tile->at[0][0] + ROWS * tile->step; /* of the next tile */
 }
 
 /* The tile of the places [first, first + rows) in their order in memory. */
@@ -290,14 +301,6 @@ static void lay(const Work *work, const Element *raised, Int first, Int rows, Ti
     }
     tile->rows = rows;
     point(work, base, reads, tile);
-}
-
-/* Bring nearer what the next tile reads and no other has read: the end of the window. */
-static void fetch_next(const Plan *plan, const Tile *tile) {
-    const Int line = 64 / sizeof(Element), next = ROWS * plan->stride[2] * plan->steps[3];
-    for (int r = 0; r < ROWS && tile->num_taps; r++)
-        for (Int c = 0; c < plan->channels; c += line)
-            __builtin_prefetch(tile->at[tile->num_taps - 1][r] + next + c, 0, 2);
 }
 
 /* Rows of cells are the units of work, those of one place each where nothing is pooled and nothing up-sampled. They lie
@@ -345,7 +348,6 @@ static void convolve_strip(const Work *given, Element *out, const Element *raise
         for (Int place = first; place < last; place += ROWS) {
             Int rows = last - place < ROWS ? last - place : ROWS;
             lay(&work, raised, place, rows, &tile);
-            if (block == 0) fetch_next(work.plan, &tile);
             Multiply *const *by_width = rows > HALF_ROWS ? multiply_rows : multiply_half_rows;
             for (Int b = block; b < blocks && b < block + work.together; b++) {
                 Int start = work.starts[b], width = work.starts[b + 1] - start;
