@@ -68,9 +68,12 @@ typedef struct {
     const Plan *plan;
     const Maps *maps;
     Int taps, places;
-    Int depth;            /* packed weights per output channel */
+    Int depth;             /* packed weights per output channel */
     Int *starts, together; /* of the blocks; how many of them stay in the cache at a time */
-    uint32_t *inside[3];  /* for each place on an axis, a bit for each of the kernel's elements that reads the input */
+    Int *offsets;          /* of the taps, in elements of the input */
+    uint32_t *inside[3];   /* for each place on an axis, a bit for each of the kernel's elements that reads the input */
+    uint32_t whole[3];     /* all of these bits */
+    Int inner[2];          /* places on the last axis, [first, last), of which all elements read the input */
 } Work;
 
 /* Add what is to be added to the sums (rows x width), rectify and store, where a tile is not full. */
@@ -178,19 +181,39 @@ MULTIPLY(HALF_ROWS, 4) MULTIPLY(HALF_ROWS, 5) MULTIPLY(HALF_ROWS, 6)
      multiply_##rows##_4, multiply_##rows##_5, multiply_##rows##_6}
 static Multiply *const multiply_rows[2 * VECTORS] = BY_WIDTH(ROWS), *const multiply_half_rows[2 * VECTORS] = BY_WIDTH(HALF_ROWS);
 
+static void find_inside(const Plan *plan, int axis, Work *work) {
+    const Int places = plan->out_size[axis], kernel = plan->kernel[axis];
+    uint32_t *inside = work->inside[axis] = calloc(places, sizeof(uint32_t));
+    work->whole[axis] = ~0u >> (32 - kernel);
+    for (Int place = 0; place < places; place++)
+        for (Int k = 0; k < kernel; k++) {
+            Int from = place * plan->stride[axis] - plan->padding[axis] + k * plan->dilation[axis];
+            inside[place] |= (uint32_t)(from >= 0 && from < plan->size[axis]) << k;
+        }
+}
+
+static void find_offsets(const Plan *plan, Work *work) {
+    const Int *steps = plan->steps, *dilation = plan->dilation;
+    Int *offset = work->offsets = malloc(work->taps * sizeof(Int));
+    for (Int t = 0; t < plan->kernel[0]; t++)
+        for (Int y = 0; y < plan->kernel[1]; y++)
+            for (Int x = 0; x < plan->kernel[2]; x++)
+                *offset++ = t * dilation[0] * steps[1] + y * dilation[1] * steps[2] + x * dilation[2] * steps[3];
+}
+
 static Work prepare(const Plan *plan, const Maps *maps) {
     const Int blocks = num_blocks(plan->out_channels);
     Work work = {.plan = plan, .maps = maps, .taps = 1, .places = plan->clips};
     for (int axis = 0; axis < 3; axis++) {
         work.taps *= plan->kernel[axis];
         work.places *= plan->out_size[axis];
-        work.inside[axis] = calloc(plan->out_size[axis], sizeof(uint32_t));
-        for (Int place = 0; place < plan->out_size[axis]; place++)
-            for (Int k = 0; k < plan->kernel[axis]; k++) {
-                Int from = place * plan->stride[axis] - plan->padding[axis] + k * plan->dilation[axis];
-                work.inside[axis][place] |= (uint32_t)(from >= 0 && from < plan->size[axis]) << k;
-            }
+        find_inside(plan, axis, &work);
     }
+    find_offsets(plan, &work);
+    const Int width = plan->out_size[2];
+    while (work.inner[0] < width && work.inside[2][work.inner[0]] != work.whole[2]) work.inner[0]++;
+    work.inner[1] = work.inner[0];
+    while (work.inner[1] < width && work.inside[2][work.inner[1]] == work.whole[2]) work.inner[1]++;
     work.depth = work.taps * ((plan->channels + DEPTH - 1) / DEPTH * DEPTH);
     work.together = RESIDENT / (work.depth * VECTORS * LANES * (Int)sizeof(Element));
     if (work.together < 1) work.together = 1;
@@ -201,6 +224,7 @@ static Work prepare(const Plan *plan, const Maps *maps) {
 
 static void discard(Work *work) {
     for (int axis = 0; axis < 3; axis++) free(work->inside[axis]);
+    free(work->offsets);
     free(work->starts);
 }
 
@@ -222,85 +246,111 @@ static Int raised_place(const Plan *plan, Int clip, const Int *at) {
     return clip;
 }
 
-/* What the places of one row of the output share. */
+/* A place of the output on the way over a strip, and what the places of its row share. */
 typedef struct {
-    const Element *in, *raised; /* where the first place would read */
+    Int clip, at[3];
+    const Element *in, *raised; /* of the row's first place */
     uint32_t reads[2];          /* the kernel's frames and rows that lie inside */
-} Row;
+} Cursor;
 
-static Row find_row(const Work *work, const Element *raised, Int clip, const Int *at) {
+static void enter_row(const Work *work, const Element *raised, Cursor *cursor) {
     const Plan *plan = work->plan;
-    Int from = clip * plan->steps[0] - plan->padding[2] * plan->steps[3], first[3] = {at[0], at[1], 0};
-    for (int axis = 0; axis < 2; axis++)
-        from += (at[axis] * plan->stride[axis] - plan->padding[axis]) * plan->steps[axis + 1];
-    return (Row){
-        .in = work->maps->in + from,
-        .raised = raised ? raised + raised_place(plan, clip, first) * plan->out_channels : 0,
-        .reads = {work->inside[0][at[0]], work->inside[1][at[1]]},
-    };
-}
-
-static void next_row(const Int *size, Int *clip, Int *at) {
-    at[2] = 0;
-    for (int axis = 1; axis >= 0; axis--) {
-        if (++at[axis] < size[axis]) return;
-        at[axis] = 0;
+    Int from = cursor->clip * plan->steps[0] - plan->padding[2] * plan->steps[3];
+    for (int axis = 0; axis < 2; axis++) {
+        from += (cursor->at[axis] * plan->stride[axis] - plan->padding[axis]) * plan->steps[axis + 1];
+        cursor->reads[axis] = work->inside[axis][cursor->at[axis]];
     }
-    ++*clip;
+    cursor->in = work->maps->in + from;
+    if (!raised) return;
+    Int first[3] = {cursor->at[0], cursor->at[1], 0};
+    cursor->raised = raised + raised_place(plan, cursor->clip, first) * plan->out_channels;
 }
 
-/* Where each place of a tile reads for each tap: base + the tap's offset, or zeros where that is outside. */
-static void point(const Work *work, const Element *const *base, uint32_t (*const reads)[ROWS], Tile *tile) {
+static Cursor start_at(const Work *work, const Element *raised, Int place) {
+    Cursor cursor = {0};
+    cursor.clip = locate(work->plan, place, cursor.at);
+    enter_row(work, raised, &cursor);
+    return cursor;
+}
+
+static void advance(const Work *work, const Element *raised, Int places, Cursor *cursor) {
+    const Int *size = work->plan->out_size;
+    cursor->at[2] += places;
+    if (cursor->at[2] < size[2]) return;
+    cursor->at[2] = 0;
+    if (++cursor->at[1] == size[1]) {
+        cursor->at[1] = 0;
+        if (++cursor->at[0] == size[0]) cursor->at[0] = 0, cursor->clip++;
+    }
+    enter_row(work, raised, cursor);
+}
+
+/* True where the next ROWS places lie in one row and all that they read lies inside. */
+static int is_inner(const Work *work, const Cursor *cursor) {
+    Int x = cursor->at[2];
+    return x >= work->inner[0] && x + ROWS <= work->inner[1] && cursor->reads[0] == work->whole[0] &&
+           cursor->reads[1] == work->whole[1];
+}
+
+static void lay_inner(const Work *work, const Cursor *cursor, int has_raised, Tile *tile) {
     const Plan *plan = work->plan;
-    const Int *kernel = plan->kernel, *dilation = plan->dilation, *steps = plan->steps;
-    uint32_t all = ~0u;
-    for (int r = 0; r < ROWS; r++)
-        for (int axis = 0; axis < 3; axis++) all &= reads[axis][r] | ~0u << (kernel[axis] - 1) << 1;
+    const Int halved = plan->raised_factors[2] == 2, step = plan->stride[2] * plan->steps[3];
+    const Element *base = cursor->in + cursor->at[2] * step;
+    for (Int tap = 0; tap < work->taps; tap++) {
+        for (Int r = 0; r < ROWS; r++) tile->at[tap][r] = base + work->offsets[tap] + r * step;
+        tile->taps[tap] = tap;
+    }
+    tile->num_taps = work->taps;
+    for (Int r = 0; r < ROWS; r++)
+        tile->raised[r] = has_raised ? cursor->raised + ((cursor->at[2] + r) >> halved) * plan->out_channels : 0;
+}
+
+/* Places in several rows, or at a border: taps outside read zeros, and taps of which all are outside are left out. */
+static void lay_border(const Work *work, const Element *raised, Int rows, Cursor *cursor, Tile *tile) {
+    const Plan *plan = work->plan;
+    const Int halved = plan->raised_factors[2] == 2, step = plan->stride[2] * plan->steps[3];
+    const Element *base[ROWS];
+    uint32_t reads[3][ROWS];
+    for (Int r = 0; r < ROWS; r++) { /* those beyond the last are the last one again */
+        base[r] = cursor->in + cursor->at[2] * step;
+        reads[0][r] = cursor->reads[0];
+        reads[1][r] = cursor->reads[1];
+        reads[2][r] = work->inside[2][cursor->at[2]];
+        tile->raised[r] = raised ? cursor->raised + (cursor->at[2] >> halved) * plan->out_channels : 0;
+        if (r + 1 < rows) advance(work, raised, 1, cursor);
+    }
     Int tap = 0, used = 0;
-    for (Int t = 0; t < kernel[0]; t++)
-        for (Int y = 0; y < kernel[1]; y++)
-            for (Int x = 0; x < kernel[2]; x++, tap++) {
-                Int offset = t * dilation[0] * steps[1] + y * dilation[1] * steps[2] + x * dilation[2] * steps[3];
-                uint32_t any = all == ~0u;
-                if (any)
-                    for (int r = 0; r < ROWS; r++) tile->at[used][r] = base[r] + offset;
-                for (int r = 0; r < ROWS && all != ~0u; r++) {
+    for (Int t = 0; t < plan->kernel[0]; t++)
+        for (Int y = 0; y < plan->kernel[1]; y++)
+            for (Int x = 0; x < plan->kernel[2]; x++, tap++) {
+                uint32_t any = 0;
+                for (int r = 0; r < ROWS; r++) {
                     uint32_t in = reads[0][r] >> t & reads[1][r] >> y & reads[2][r] >> x & 1;
-                    tile->at[used][r] = in ? base[r] + offset : zeros;
+                    tile->at[used][r] = in ? base[r] + work->offsets[tap] : zeros;
                     any |= in;
                 }
                 tile->taps[used] = tap;
-                used += any != 0;
+                used += any;
             }
     tile->num_taps = used;
-    for (Int i = 0; i + 1 < used; i++) tile->ahead[i] = tile->at[i + 1][0];
-    tile->step = plan->stride[2] * steps[3];
-    if (used) tile->ahead[used - 1] = tile->at[0][0] + ROWS * tile->step; /* of the next tile */
 }
 
-/* The tile of the places [first, first + rows) in their order in memory. */
-static void lay(const Work *work, const Element *raised, Int first, Int rows, Tile *tile) {
+/* The tile of the places [first, first + rows) in their order in memory, at which the cursor stands; it moves on. */
+static void lay(const Work *work, const Element *raised, Int first, Int rows, Cursor *cursor, Tile *tile) {
     const Plan *plan = work->plan;
     const Maps *maps = work->maps;
-    const Int halved = plan->raised_factors[2] == 2, x_step = plan->stride[2] * plan->steps[3];
-    Int at[3], clip = locate(plan, first, at);
-    const Element *base[ROWS];
-    uint32_t reads[3][ROWS];
-    Row row = find_row(work, raised, clip, at);
-    for (Int r = 0; r < ROWS; r++) { /* those beyond the last are the last one again */
-        base[r] = row.in + at[2] * x_step;
-        reads[0][r] = row.reads[0];
-        reads[1][r] = row.reads[1];
-        reads[2][r] = work->inside[2][at[2]];
+    for (Int r = 0; r < ROWS; r++) {
         tile->out[r] = maps->out + (first + r) * plan->out_step;
         tile->summand[r] = maps->summand ? maps->summand + (first + r) * plan->summand_step : 0;
-        tile->raised[r] = raised ? row.raised + (at[2] >> halved) * plan->out_channels : 0;
-        if (r + 1 >= rows || ++at[2] < plan->out_size[2]) continue;
-        next_row(plan->out_size, &clip, at);
-        row = find_row(work, raised, clip, at);
     }
     tile->rows = rows;
-    point(work, base, reads, tile);
+    tile->step = plan->stride[2] * plan->steps[3];
+    int inner = rows == ROWS && is_inner(work, cursor);
+    if (inner) lay_inner(work, cursor, raised != 0, tile);
+    else lay_border(work, raised, rows, cursor, tile);
+    advance(work, raised, inner ? ROWS : 1, cursor);
+    for (Int i = 0; i + 1 < tile->num_taps; i++) tile->ahead[i] = tile->at[i + 1][0];
+    if (tile->num_taps) tile->ahead[tile->num_taps - 1] = tile->at[0][0] + ROWS * tile->step; /* of the next tile */
 }
 
 /* Rows of cells are the units of work, those of one place each where nothing is pooled and nothing up-sampled. They lie
@@ -344,10 +394,11 @@ static void convolve_strip(const Work *given, Element *out, const Element *raise
     Work work = *given;
     work.maps = &maps;
     Tile tile;
-    for (Int block = 0; block < blocks; block += work.together)
+    for (Int block = 0; block < blocks; block += work.together) {
+        Cursor cursor = start_at(&work, raised, first);
         for (Int place = first; place < last; place += ROWS) {
             Int rows = last - place < ROWS ? last - place : ROWS;
-            lay(&work, raised, place, rows, &tile);
+            lay(&work, raised, place, rows, &cursor, &tile);
             Multiply *const *by_width = rows > HALF_ROWS ? multiply_rows : multiply_half_rows;
             for (Int b = block; b < blocks && b < block + work.together; b++) {
                 Int start = work.starts[b], width = work.starts[b + 1] - start;
@@ -355,6 +406,7 @@ static void convolve_strip(const Work *given, Element *out, const Element *raise
                 by_width[width / (LANES / 2) - 1](work.plan, &tile, weights, maps.bias, start);
             }
         }
+    }
 }
 
 /* What is to be up-sampled over the places [first, last): a strip of a convolution of its own, written to `strip`.
