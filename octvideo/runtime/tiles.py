@@ -128,25 +128,25 @@ class TiledConv:
         """`Plan` and `Maps` of native/conv.c; the plan is made once for each layout of the maps."""
         if x.stride(1) != 1 and x.shape[1] > 1:
             x = x.contiguous(memory_format=LAYOUTS[x.dim()])
-        steps = tuple(None if m is None else row_step(m) for m in (out, summand, pooled))
-        key = x.shape, x.stride(), steps, relu, raising, pooling, torch.get_num_threads()
+        strides = tuple(None if m is None else m.stride() for m in (out, summand, pooled))
+        key = x.shape, x.stride(), strides, relu, raising, pooling, torch.get_num_threads()
         plan = self.plans.get(key)
         if plan is None:
+            steps = [0 if m is None else row_step(m) or 0 for m in (out, summand, pooled)]
             plan = self.plans[key] = self._plan(x, steps, relu, raising, pooling)
         maps = _Maps(*map(_address, (x, self.weight, self.bias, out, summand, pooled)), x)
         return ctypes.byref(plan), ctypes.byref(maps)
 
     def _plan(
-        self, x: Tensor, steps: Sequence[int | None], relu: bool, raising: Sequence[int], pooling: Sequence[int]
+        self, x: Tensor, steps: Sequence[int], relu: bool, raising: Sequence[int], pooling: Sequence[int]
     ) -> _Plan:
         in_steps = [x.stride(0), *(0,) * (5 - x.dim()), *x.stride()[2:]]
-        out_step, summand_step, pooled_step = (step or 0 for step in steps)
+        out_step, summand_step, pooled_step = steps
         return _Plan(
             x.shape[0], _three(x.shape[2:], 1), _three(self.moves.out_size(x.shape[2:]), 1), _Four(*in_steps),
             *(_three(numbers, missing) for numbers, missing in zip(self.moves, (1, 1, 0, 1), strict=True)),
             x.shape[1], self.out_channels, out_step or self.out_channels, summand_step, _three(raising, 1),
-            _three(pooling, 1), pooled_step, relu, torch.get_num_threads(),
-            _cache_bytes(),
+            _three(pooling, 1), pooled_step, relu, torch.get_num_threads(), _cache_bytes(),
         )  # fmt: skip
 
 

@@ -105,6 +105,10 @@ static inline __attribute__((always_inline)) void multiply(const Plan *plan, con
         if (half) rest[r] = HALF(loadu_ps)(bias + start + LANES * fulls);
     }
 
+    for (int r = 0; r < rows && tile->summand[0]; r++) /* of the next tile */
+        for (int c = 0; c < width; c += LINE)
+            __builtin_prefetch(tile->summand[r] + ROWS * plan->summand_step + start + c);
+
 #define STEP(factor_of) \
     { \
         FullWeights b[VECTORS]; \
@@ -479,7 +483,7 @@ void convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, cons
     const Int *factors = maps->pooled ? plan->pool_factors : raising_plan ? plan->raised_factors : whole;
     const Strips strips = share_out(&work, factors);
     const Int bytes = work.places * plan->out_channels * (Int)sizeof(Element);
-    const Int streams = !maps->summand && bytes > plan->cache_bytes / 4 && plan->out_step == plan->out_channels;
+    const Int streams = maps->summand != maps->out && bytes > plan->cache_bytes / 4 && plan->out_step == plan->out_channels;
     const Int of_strip = strips.places * plan->out_channels * (Int)sizeof(Element);
 #pragma omp parallel num_threads(plan->threads)
     {
