@@ -37,11 +37,10 @@ class _JoinedPair(OctPair):
         self.joined = joined
 
 
-def join_pair(x: Map, factors: Sequence[int]) -> Map:
-    """A pair with the map that fused convolutions read of it; a tensor as it is."""
-    if not isinstance(x, OctPair) or not x.low.shape[1]:
-        return x
-    return _JoinedPair(x.high, x.low, x.segments, passes.join(x.high, x.low, factors))
+def join(x: Map, factors: Sequence[int]) -> OctPair:
+    """A map with what several fused convolutions read of it: its low and its pooled high part in one map."""
+    pair = x if isinstance(x, OctPair) else empty_low(x, factors)
+    return _JoinedPair(pair.high, pair.low, pair.segments, passes.join(pair.high, pair.low, factors))
 
 
 class FusedConv(nn.Module):

@@ -15,7 +15,7 @@ from octvideo.convert.trace import trace
 from octvideo.layers import OctConv2d, OctConv3d, Pairwise, octave_from_dense
 from octvideo.layers.conv import dense_kind
 from octvideo.layers.replace import replace_modules
-from octvideo.runtime.fused import FusedConv, join_pair, why_not_fused
+from octvideo.runtime.fused import FusedConv, join, why_not_fused
 from octvideo.runtime.pools import fast_pool
 
 SUMS = (operator.add, operator.iadd, torch.add)
@@ -89,7 +89,7 @@ def _join_before(graph: fx.Graph, fused_at: Callable[[fx.Node], FusedConv | None
         factors = {reader.factors for reader in readers if reader.reads_joined}  # type: ignore[union-attr]
         if len(factors) == 1:
             with graph.inserting_after(node):
-                joined = graph.call_function(join_pair, (node, factors.pop()))
+                joined = graph.call_function(join, (node, factors.pop()))
             node.replace_all_uses_with(joined, delete_user_cb=lambda user, joined=joined: user is not joined)
 
 

@@ -32,19 +32,30 @@ static inline __attribute__((always_inline)) void mean(const Element *const *row
     }
 }
 
-/* Pool the cell at one place of the low map; size is (T, H, W, C) of the high one. */
-static inline void pool_cell(const Element *clip, Element *pooled, Int t, Int y, Int x, const Int *size,
-                             const Int *factors) {
+static inline void mean_of(const Element *const *rows, int num_rows, Element *to, Int channels) {
+    if (num_rows == 4) mean(rows, 4, to, channels);
+    else if (num_rows == 2) mean(rows, 2, to, channels);
+    else if (num_rows == 8) mean(rows, 8, to, channels);
+    else mean(rows, 1, to, channels);
+}
+
+/* Pool the cells of row y of frame t of the low map, whose places lie `step` apart; size is (T, H, W, C) of the high
+   one. */
+static inline void pool_cells(const Element *clip, Element *to, Int step, Int t, Int y, const Int *size,
+                              const Int *factors) {
     const Element *rows[MOST_PLACES];
     int num_rows = 0;
     for (Int a = t * factors[0]; a < (t + 1) * factors[0] && a < size[0]; a++)
         for (Int b = y * factors[1]; b < (y + 1) * factors[1] && b < size[1]; b++)
-            for (Int c = x * factors[2]; c < (x + 1) * factors[2] && c < size[2]; c++)
-                rows[num_rows++] = clip + ((a * size[1] + b) * size[2] + c) * size[3];
-    if (num_rows == 4) mean(rows, 4, pooled, size[3]);
-    else if (num_rows == 2) mean(rows, 2, pooled, size[3]);
-    else if (num_rows == 8) mean(rows, 8, pooled, size[3]);
-    else mean(rows, 1, pooled, size[3]);
+            for (Int c = 0; c < factors[2]; c++) rows[num_rows++] = clip + ((a * size[1] + b) * size[2] + c) * size[3];
+    Int x = 0;
+    for (; x + factors[2] <= size[2]; x += factors[2], to += step) {
+        mean_of(rows, num_rows, to, size[3]);
+        for (int r = 0; r < num_rows; r++) rows[r] += factors[2] * size[3];
+    }
+    if (x == size[2]) return;
+    for (int r = 0; r < num_rows; r += 2) rows[r / 2] = rows[r]; /* half a cell at the end: every other place */
+    mean_of(rows, num_rows / 2, to, size[3]);
 }
 
 #endif

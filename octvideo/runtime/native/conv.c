@@ -383,11 +383,10 @@ static void pool_row(const Plan *plan, const Maps *maps, const Element *out, Int
     Int in_frame = rows_in_frame(plan, factors), frame = row / in_frame, clip = frame / low[0];
     Int first = factors[0] > 1 ? 0 : row % in_frame, last = factors[0] > 1 ? low[1] : first + 1;
     const Element *high = out + clip * size[0] * size[1] * size[2] * plan->out_step;
-    for (Int y = first; y < last; y++)
-        for (Int x = 0; x < low[2]; x++) {
-            Int place = (frame * low[1] + y) * low[2] + x;
-            pool_cell(high, maps->pooled + place * plan->pooled_step, frame % low[0], y, x, size, factors);
-        }
+    for (Int y = first; y < last; y++) {
+        Element *to = maps->pooled + (frame * low[1] + y) * low[2] * plan->pooled_step;
+        pool_cells(high, to, plan->pooled_step, frame % low[0], y, size, factors);
+    }
 }
 
 /* The places [first, last) of the output, which begins at `out`. */

@@ -15,11 +15,10 @@ void pool(const Element *high, Element *pooled, Int clips, const Int *size, Int 
 #pragma omp parallel for collapse(3) num_threads(threads)
     for (Int n = 0; n < clips; n++)
         for (Int t = 0; t < frames; t++)
-            for (Int y = 0; y < height; y++)
-                for (Int x = 0; x < width; x++) {
-                    Int place = ((n * frames + t) * height + y) * width + x;
-                    pool_cell(high + n * of_clip, pooled + place * pooled_step, t, y, x, size, factors);
-                }
+            for (Int y = 0; y < height; y++) {
+                Int place = ((n * frames + t) * height + y) * width;
+                pool_cells(high + n * of_clip, pooled + place * pooled_step, pooled_step, t, y, size, factors);
+            }
 }
 
 /* high + raised, rectified if relu. */
