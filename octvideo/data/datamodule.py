@@ -206,6 +206,30 @@ class VideoDataModule(pl.LightningDataModule):
         values.update(mean=list(hparams["mean"]), std=list(hparams["std"]))
         return values
 
+    def shards_sha256(self, split: str) -> str | None:
+        """What tells the shards of a split from others, wherever they lie; None for a list or folder of videos."""
+        self.annotations(split)
+        return self._shards[split].index.sha256 if split in self._shards else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: which shards the run began with."""
+        shards = {split: self.shards_sha256(split) for split in STAGE_SPLITS["fit"] if self._is_given(split)}
+        return {"shards": shards} if any(shards.values()) else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to go on with other shards.
+
+        Raises:
+            ValueError: they are not those of the state; names the split and where they lie.
+        """
+        before = state_dict.get("shards")
+        for split, now in self.state_dict().get("shards", {}).items():
+            if isinstance(before, dict) and before.get(split) != now:
+                raise ValueError(
+                    f"data.{split}: the shards {self.hparams[split]} hold other videos than those that the run began "
+                    "with: they were packed anew. Put the former ones back, or give another --output for a new run."
+                )
+
     def setup(self, stage: str | None = None) -> None:
         """Read the lists that a stage needs, and check that they are given."""
         required = REQUIRED_SPLITS.get(stage or "")
