@@ -103,6 +103,7 @@ def _belongs_to(checkpoint: Path, data: VideoDataModule, split: str, fast: str |
     return {
         "checkpoint's sha256": content.hexdigest(),
         "videos' sha256": videos.hexdigest(),
+        "shards' sha256": data.shards_sha256(split),
         "split": split,
         "fast": fast,
         **data.preprocessing(),

@@ -79,8 +79,8 @@ class VideoDataModule(pl.LightningDataModule):
             others need no look before they are decoded. Videos that changed since, or were not scanned, are looked at.
         unreadable: clips that cannot be read: "error", or "skip" to leave them out of their batch (and a video that is
             scored out of the score), counted and listed.
-        timeout_seconds: limit for making a clip, after which its video counts as unreadable; 0 sets none. With shards,
-            limit for waiting for a batch of the loader processes, after which training ends in an error.
+        timeout_seconds: limit for making a clip, after which its video counts as unreadable; 0 sets none. It also
+            holds for each piece of a shard that comes from an address.
         val_fraction: part of train that is held out, class by class, where val is None.
         seed: of that choice, and of what each training epoch draws.
         missing: listed videos that do not exist: "error", or "skip" to leave them out with a notice, as a manifest does
@@ -205,6 +205,30 @@ class VideoDataModule(pl.LightningDataModule):
         values["cache_short_side"] = hparams["cache_short_side"]  # resizing twice gives other pixels than once
         values.update(mean=list(hparams["mean"]), std=list(hparams["std"]))
         return values
+
+    def shards_sha256(self, split: str) -> str | None:
+        """What tells the shards of a split from others, wherever they lie; None for a list or folder of videos."""
+        self.annotations(split)
+        return self._shards[split].index.sha256 if split in self._shards else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: which shards the run began with."""
+        shards = {split: self.shards_sha256(split) for split in STAGE_SPLITS["fit"] if self._is_given(split)}
+        return {"shards": shards} if any(shards.values()) else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to go on with other shards.
+
+        Raises:
+            ValueError: they are not those of the state; names the split and where they lie.
+        """
+        before = state_dict.get("shards")
+        for split, now in self.state_dict().get("shards", {}).items():
+            if isinstance(before, dict) and before.get(split) != now:
+                raise ValueError(
+                    f"data.{split}: the shards {self.hparams[split]} hold other videos than those that the run began "
+                    "with: they were packed anew. Put the former ones back, or give another --output for a new run."
+                )
 
     def setup(self, stage: str | None = None) -> None:
         """Read the lists that a stage needs, and check that they are given."""

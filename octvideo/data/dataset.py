@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from octvideo.data.annotations import Annotations
 from octvideo.data.decode import check_decoder, decode_frames
-from octvideo.data.probe import VideoInfo, VideoSource, probe_video
+from octvideo.data.probe import VideoBytes, VideoInfo, VideoSource, probe_video
 from octvideo.data.sampling import (
     SHORT_POLICIES,
     centre_clip,
@@ -137,6 +137,7 @@ class VideoDataset(Dataset[ClipItem]):
         self.cache_short_side, self.decoder, self.manifest = cache_short_side, decoder, manifest
         self.cache: MutableMapping[str, torch.Tensor] = {} if cache is None else cache
         self._stream: tuple[tuple[int, int], ClipStream] | None = None
+        self._in_memory: VideoBytes | None = None
         self._train_transform = TrainTransform(
             short_side=short_side,
             crop_size=crop_size,
@@ -182,15 +183,26 @@ class VideoDataset(Dataset[ClipItem]):
 
     def _drawn(self, index: int | tuple[int, int]) -> list[ClipItem]:
         index, seed = index if isinstance(index, tuple) else (index, None)
+        return self.items_of(self.path_of(index), index, seed)
+
+    def path_of(self, index: int) -> str:
+        """The video of an index.
+
+        Raises:
+            IndexError: there is no such index.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"index should be 0 to {len(self) - 1}, but it is {index}.")
-        return self.items_of(self.annotations.records[index // self.num_views].path, index, seed)
+        return self.annotations.records[index // self.num_views].path
 
     def items_of(self, source: VideoSource, index: int, seed: int | None = None) -> list[ClipItem]:
         """The num_samples items of an index from a video that is given: a path, or a content in memory.
 
-        A training clip is drawn by the seed, where there is one.
+        A training clip is drawn by the seed, where there is one. Of videos in memory nothing is kept but of the last.
         """
+        if isinstance(source, VideoBytes) and source is not self._in_memory:
+            self.cache.clear()
+            self._stream, self._in_memory = None, source
         if seed is None:
             return self._items(source, index)
         with torch.random.fork_rng(devices=[]):
@@ -209,12 +221,7 @@ class VideoDataset(Dataset[ClipItem]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the open file: workers that are spawned get a copy."""
-        return self.__dict__ | {"_stream": None}
-
-    def forget(self) -> None:
-        """Let go of cached and open videos, as before the next one of a stream that does not come again."""
-        self.cache.clear()
-        self._stream = None
+        return self.__dict__ | {"_stream": None, "_in_memory": None}
 
     def fill_cache(self) -> None:
         """Decode every video into the cache now, so that loader workers share it; nothing where caching is off."""

@@ -90,18 +90,18 @@ class Loaders:
         self, size: int, start: Callable[[], tuple[int, int]], *, persistent: bool = True, **settings: Any
     ) -> ShardLoader:
         assert self.shards is not None
-        num_workers, seconds = self.settings["num_workers"], self.settings["timeout_seconds"]
         batches = ShardDataset(
             self.shards,
             self.dataset,
             batch_size=size,
-            num_workers=num_workers,
+            num_workers=self.settings["num_workers"],
             unreadable=self.settings["unreadable"],
+            timeout_seconds=self.settings["timeout_seconds"],
             rank=self.rank,
             world_size=self.world_size,
             **settings,
         )
-        return ShardLoader(batches, start, timeout=seconds if num_workers > 0 else 0, **self._workers(persistent))
+        return ShardLoader(batches, start, **self._workers(persistent))
 
     def _workers(self, persistent: bool) -> dict[str, Any]:
         """A loader's options that say who makes its batches."""

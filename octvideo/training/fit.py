@@ -127,13 +127,17 @@ def fit(classifier: VideoClassifier, data: VideoDataModule, trainer: pl.Trainer,
     """Train, from the checkpoint `resume` where given, exactly as the run that wrote it would have gone on.
 
     Raises:
-        ValueError: `resume` cannot be read, or was written within an epoch by another number of processes.
+        ValueError: `resume` cannot be read, was written within an epoch by another number of processes, or over other
+            shards.
         OSError: a checkpoint cannot be written, as on a full disk; the one before it is whole.
         ChildProcessError: a loader's process died.
         KeyboardInterrupt: training was interrupted; the last checkpoint is there.
     """
     if resume is not None:
-        data.setup("fit")  # a mistake in the lists is no fault of the checkpoint
+        # A mistake in the lists, or other shards, are no fault of the checkpoint.
+        data.setup("fit")
+        state = read_resumed(resume).get(type(data).__qualname__)
+        data.load_state_dict(state if isinstance(state, dict) else {})
     started = _Started()
     trainer.callbacks.insert(0, started)  # type: ignore[attr-defined]
     try:

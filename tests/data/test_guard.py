@@ -88,7 +88,7 @@ def test_one_child_makes_all_clips_of_a_process(annotations, monkeypatch):
     pids = []
     dataset = VideoDataset(annotations, **SETTINGS)
     monkeypatch.setattr(
-        VideoDataset, "__getitems__", lambda self, indices: [{"clip": torch.zeros(self.clip_shape), "pid": os.getpid()}]
+        VideoDataset, "items_of", lambda self, *place: [{"clip": torch.zeros(self.clip_shape), "pid": os.getpid()}]
     )
     guarded = GuardedDataset(dataset)
     pids = [guarded[index]["pid"] for index in range(4)]
@@ -187,10 +187,10 @@ def test_errors_of_a_file_are_skipped_with_their_reasons(painted_set, tmp_path, 
 def test_other_errors_are_never_skipped(annotations, monkeypatch):
     """A mistake in the program is no unreadable file."""
 
-    def mistaken(self, indices):
+    def mistaken(self, *place):
         raise KeyError("a mistake")
 
-    monkeypatch.setattr(VideoDataset, "__getitems__", mistaken)
+    monkeypatch.setattr(VideoDataset, "items_of", mistaken)
     for seconds in (0, 60):
         with pytest.raises(KeyError, match="a mistake"):
             GuardedDataset(VideoDataset(annotations, **SETTINGS), timeout_seconds=seconds, unreadable="skip")[0]

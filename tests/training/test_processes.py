@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -150,27 +151,34 @@ def free_port():
         return server.getsockname()[1]
 
 
+def position_of(checkpoint):
+    try:
+        return position(read_checkpoint(checkpoint))
+    except FileNotFoundError:  # not yet there, or between two renames
+        return 0, 0
+
+
 def break_off(folder, output, changes):
-    """Kill the first process of a run in the middle of its second epoch; return the other's number."""
+    """Kill the first process of a run in the middle of its second epoch; return those that it had started.
+
+    They are the other process, and the one that decodes for the first.
+    """
     process = launch(sys.executable, "-m", "octvideo", *arguments(folder, output, **changes))
-    path = output / "checkpoints" / "last.ckpt"
-    while not (path.exists() and position(read_checkpoint(path)) >= (1, 1)):
+    while position_of(output / "checkpoints" / "last.ckpt") < (1, 1):
         assert process.poll() is None
         time.sleep(0.005)
-    (child,) = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert sum(child.environ().get("LOCAL_RANK") == "1" for child in children) >= 1
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    return child
+    return children
 
 
 @pytest.mark.slow
 def test_a_killed_process_ends_the_others_and_the_run_goes_on_exactly(two_classes, together, tmp_path):
     changes = {**TWO, "checkpoint_every_n_steps": 1}
-    child = Path("/proc") / break_off(two_classes, tmp_path / "run", changes) / "cmdline"
-    deadline = time.monotonic() + 60
-    while child.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not child.exists()
+    _, alive = psutil.wait_procs(break_off(two_classes, tmp_path / "run", changes), timeout=60)
+    assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
     finish(launch(sys.executable, "-m", "octvideo", *arguments(two_classes, tmp_path / "run", **changes), "--resume"))
     check_same(tmp_path / "run", together, tolerance=0)
 

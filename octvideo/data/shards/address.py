@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import IO, Any
 from urllib.parse import urlparse
 
 from octvideo.data.shards.index import INDEX_FILE, Shard, ShardError, ShardIndex, parse_index
+from octvideo.data.shards.transfer import Transfer
 
 __all__ = ["ShardSet", "are_shards", "open_address", "open_shards", "require_webdataset"]
 
@@ -20,7 +20,6 @@ MAX_INDEX_BYTES = 2**30
 BLOCK_BYTES = 2**20
 RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 TAR_NAME = re.compile(r"[A-Za-z0-9_.-]+\.tar")
-ENDS_EARLY = -getattr(signal, "SIGPIPE", 13)  # status of a command whose output nobody reads any more
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,15 @@ def open_shards(source: str | os.PathLike[str]) -> ShardSet:
 
 
 @contextmanager
-def open_address(url: str) -> Iterator[IO[bytes]]:
+def open_address(url: str, timeout_seconds: float = 300.0) -> Iterator[IO[bytes]]:
     """A file or an address, open for reading from its start to its end.
 
+    Args:
+        url: path or address.
+        timeout_seconds: limit of a read from an address; 0 sets none.
+
     Raises:
-        ShardError: it cannot be opened, the transfer fails, or it would run a command.
+        ShardError: it cannot be opened, the transfer fails or stalls, or it would run a command.
     """
     gopen = require_webdataset()
     _check_scheme(url)
@@ -81,10 +84,12 @@ def open_address(url: str) -> Iterator[IO[bytes]]:
         raise ShardError(f"{url}: cannot be opened (no such file: {error.filename}). Check the address.") from error
     except (OSError, ValueError, ImportError) as error:
         raise ShardError(f"{url}: cannot be opened ({error}). Check the address.") from error
+    if hasattr(stream, "proc"):
+        stream = Transfer(url, stream, timeout_seconds)
     try:
         yield stream
     finally:
-        _close(url, stream)
+        stream.close()
 
 
 def require_webdataset() -> Callable[..., Any]:
@@ -98,17 +103,6 @@ def require_webdataset() -> Callable[..., Any]:
     except ImportError as error:
         raise ImportError("shards need webdataset: pip install 'octvideo[streaming]'") from error
     return gopen
-
-
-def _close(url: str, stream: Any) -> None:
-    try:
-        stream.close()
-    except OSError as error:
-        status = getattr(stream, "status", None)
-        if status != ENDS_EARLY:
-            raise ShardError(
-                f"{url}: cannot be read; the transfer ended with status {status}. Check the address, and try again."
-            ) from error
 
 
 def _scheme(text: str) -> str:

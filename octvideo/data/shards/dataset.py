@@ -17,7 +17,8 @@ from octvideo.data.probe import VideoBytes, short_reason
 from octvideo.data.shards.address import ShardSet
 from octvideo.data.shards.index import ShardError
 from octvideo.data.shards.reader import parse_video, read_members
-from octvideo.data.unreadable import UNREADABLE_POLICIES, UnreadableClip, collate_clips
+from octvideo.data.timed_clips import TimedClips
+from octvideo.data.unreadable import UnreadableClip, check_unreadable, collate_clips
 
 __all__ = ["ShardDataset", "ShardLoader"]
 
@@ -42,6 +43,8 @@ class ShardDataset(IterableDataset[dict[str, Any]]):
         buffer: videos that each worker holds to draw from in training.
         unreadable: videos that cannot be read: "error", or "skip" to leave them out of their batch, which lists them
             as :func:`collate_clips` does.
+        timeout_seconds: limit for making a clip, as in :class:`TimedClips`, and for each piece that comes from an
+            address; 0 sets none.
         rank: number of this process.
         world_size: number of processes.
         done: in evaluation, numbers of videos that need no scoring.
@@ -63,18 +66,19 @@ class ShardDataset(IterableDataset[dict[str, Any]]):
         seed: int = 0,
         buffer: int = 100,
         unreadable: str = "error",
+        timeout_seconds: float = 300.0,
         rank: int = 0,
         world_size: int = 1,
         done: Collection[int] = (),
         equal: bool = False,
     ) -> None:
-        if unreadable not in UNREADABLE_POLICIES:
-            raise ValueError(f"unreadable should be one of {', '.join(UNREADABLE_POLICIES)}, but it is {unreadable!r}.")
+        check_unreadable(unreadable, timeout_seconds)
         if buffer < 1:
             raise ValueError(f"shuffle_buffer should be at least 1 video, but it is {buffer}.")
         self.shards, self.clips, self.batch_size = shards, clips, batch_size
         self.workers, self.seed, self.buffer, self.unreadable = max(num_workers, 1), seed, buffer, unreadable
         self.is_training = clips.mode == "train"
+        self._timed = TimedClips(clips, timeout_seconds)
         self._starts = shards.index.starts
         # Loader workers see what the main process sets before each epoch.
         self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()
@@ -119,11 +123,9 @@ class ShardDataset(IterableDataset[dict[str, Any]]):
         drawn = islice(shuffle(self.buffer, initial=self.buffer, rng=random_state)(samples), begun, None)
         while batch := list(islice(drawn, self.batch_size)):
             seeds = (random.Random(f"{self.seed} {epoch} {video}").getrandbits(62) for video, _ in batch)
-            yield [item for sample, seed in zip(batch, seeds, strict=True) for item in self._first(sample, seed)]
-
-    def _first(self, sample: Sample, seed: int) -> list[Any]:
-        self.clips.forget()
-        return self._items(sample, sample[0], seed)
+            yield [
+                item for sample, seed in zip(batch, seeds, strict=True) for item in self._items(sample, sample[0], seed)
+            ]
 
     def _evaluation_batches(self, worker: int) -> Iterator[list[Any]]:
         start, stop = (len(self._groups) * number // self.workers for number in (worker, worker + 1))
@@ -138,7 +140,6 @@ class ShardDataset(IterableDataset[dict[str, Any]]):
             items: list[Any] = []
             for index in batch:
                 if sample is None or sample[0] != index // num_views:
-                    self.clips.forget()
                     sample = next(samples)
                 items += self._items(sample, index)
             yield items
@@ -158,7 +159,7 @@ class ShardDataset(IterableDataset[dict[str, Any]]):
             wanted = [video - first for video in members]
             num_read = 0
             try:
-                for place, contents in read_members(url, shard, wanted):
+                for place, contents in read_members(url, shard, wanted, self._timed.seconds):
                     num_read += 1
                     try:
                         content: VideoBytes | ShardError = parse_video(url, shard, place, contents)
@@ -174,7 +175,7 @@ class ShardDataset(IterableDataset[dict[str, Any]]):
         try:
             if isinstance(content, ShardError):
                 raise content
-            return self.clips.items_of(content, index, seed)
+            return self._timed.items_of(content, index, seed)
         except (*UNREADABLE_ERRORS, ShardError) as error:
             if self.unreadable == "error":
                 raise

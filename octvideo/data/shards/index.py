@@ -1,9 +1,11 @@
 """What shards hold: an index beside them says which videos and classes, so that nothing has to be read to know it."""
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -14,6 +16,7 @@ __all__ = ["INDEX_FILE", "Shard", "ShardError", "ShardIndex", "parse_index"]
 INDEX_FILE = "index.json"
 FORMAT = "octvideo shards 1"
 # Names become parts of addresses, and an index may be a stranger's: no folders, no commands, no options.
+SHA256 = re.compile("[0-9a-f]{64}")
 SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.tar")
 
 
@@ -31,6 +34,7 @@ class Shard:
         keys: names of its videos, without ending, in their order.
         labels: class of each.
         paths: what each was called where it was packed.
+        sha256: of the file, as sha256sum prints it; None where it is not known.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Shard:
     keys: Sequence[str]
     labels: Sequence[int]
     paths: Sequence[str]
+    sha256: str | None = None
 
     def __len__(self) -> int:
         """Number of videos."""
@@ -66,6 +71,12 @@ class ShardIndex:
     def starts(self) -> list[int]:
         """Number of each shard's first video."""
         return [0, *accumulate(map(len, self.shards))][:-1]
+
+    @cached_property
+    def sha256(self) -> str:
+        """What tells these shards from others, wherever they lie."""
+        content = [list(self.class_names), [asdict(shard) for shard in self.shards]]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def annotations(self, class_names: Sequence[str] | None = None) -> Annotations:
         """The videos in order, labelled by the given classes where they are not the index's own.
@@ -121,17 +132,19 @@ def parse_index(text: str | bytes, where: str) -> ShardIndex:
 def _parse_shard(content: object, num_classes: int, where: str) -> Shard:
     if not isinstance(content, dict):
         raise _wrong(where, "it", "an object")
-    name, num_bytes, labels = (content.get(key) for key in ("name", "num_bytes", "labels"))
+    name, num_bytes, labels, sha256 = (content.get(key) for key in ("name", "num_bytes", "labels", "sha256"))
     if not isinstance(name, str) or not SHARD_NAME.fullmatch(name):
         raise _wrong(where, "name", "a plain file name, NAME.tar")
     if not isinstance(num_bytes, int) or not _is_whole(num_bytes):
         raise _wrong(where, "num_bytes", "a number of bytes")
+    if sha256 is not None and not (isinstance(sha256, str) and SHA256.fullmatch(sha256)):
+        raise _wrong(where, "sha256", "64 hexadecimal digits")
     if not isinstance(labels, list) or not all(_is_whole(label) and label < num_classes for label in labels):
         raise _wrong(where, "labels", f"a list of classes, 0 to {num_classes - 1}")
     keys, paths = _texts(content, "keys", where), _texts(content, "paths", where, distinct=False)
     if not len(keys) == len(labels) == len(paths):
         raise _wrong(where, "the number of keys, labels and paths", "the same")
-    return Shard(name, num_bytes, keys, tuple(labels), paths)
+    return Shard(name, num_bytes, keys, tuple(labels), paths, sha256)
 
 
 def _texts(content: dict[str, Any], name: str, where: str, *, distinct: bool = True) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 
@@ -25,6 +25,18 @@ __all__ = ["UNREADABLE_FILE", "pack_videos"]
 UNREADABLE_FILE = "unreadable.csv"
 LEAST = {"short_side": 16, "gop": 1, "quality": 0, "shard_size": 1, "num_workers": 0}
 MOST_QUALITY = 51
+
+
+class _Hashed:
+    """A file to write, of which a checksum is taken."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.sha256 = file, hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        """Write, and add to the checksum."""
+        self.sha256.update(content)
+        return self.file.write(content)
 
 
 class _Video(NamedTuple):
@@ -148,7 +160,8 @@ def _write_part(path: Path, results: Iterator[_Result], size: int) -> Part | Non
     good: list[_Video] = []
     bad: list[tuple[str, str]] = []
     with replace_file(path) as file:
-        with TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False) as archive:
+        hashed = _Hashed(file)
+        with TarWriter(hashed, user="", group="", mode=0o644, mtime=0, encoder=False) as archive:
             for video, packed in chain([first], results):
                 if isinstance(packed, str):
                     bad.append((video.path, packed))
@@ -161,7 +174,8 @@ def _write_part(path: Path, results: Iterator[_Result], size: int) -> Part | Non
     keys, labels, paths = ([getattr(video, name) for video in good] for name in ("key", "label", "path"))
     if not good:
         path.unlink()
-    return Part(Shard(path.name, num_bytes, keys, labels, paths) if good else None, len(good) + len(bad), bad)
+    shard = Shard(path.name, num_bytes, keys, labels, paths, hashed.sha256.hexdigest()) if good else None
+    return Part(shard, len(good) + len(bad), bad)
 
 
 def _members(video: _Video, packed: PackedVideo) -> dict[str, Any]:

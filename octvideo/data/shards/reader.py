@@ -42,19 +42,22 @@ class _Header(tarfile.TarInfo):
         return super()._proc_member(archive)  # type: ignore[misc]
 
 
-def read_members(url: str, shard: Shard, wanted: Sequence[int]) -> Iterator[tuple[int, dict[str, bytes]]]:
+def read_members(
+    url: str, shard: Shard, wanted: Sequence[int], timeout_seconds: float = 300.0
+) -> Iterator[tuple[int, dict[str, bytes]]]:
     """What a shard holds of some of its videos: (number in the shard, content by ending).
 
     Args:
         url: where the shard lies.
         shard: what it should hold.
         wanted: numbers of the videos, in increasing order.
+        timeout_seconds: as in :func:`open_address`.
 
     Raises:
         ShardError: it cannot be read, breaks off, holds other videos, or a member that no shard should hold.
     """
     missing = set(wanted)
-    with open_address(url) as stream:
+    with open_address(url, timeout_seconds) as stream:
         number = 0
         try:
             for key, members in groupby(_members(url, stream), lambda member: member.key):

@@ -192,6 +192,8 @@ INDEXES = {
     "line": (changed(name="s.tar\n"), "name should be a plain file name"),
     "number": (changed(name=1), "name should be a plain file name"),
     "bytes": (changed(num_bytes=-1), "num_bytes should be a number of bytes"),
+    "digits": (changed(sha256="0" * 63), "sha256 should be 64 hexadecimal digits"),
+    "no digits": (changed(sha256=0), "sha256 should be 64 hexadecimal digits"),
     "yes": (changed(num_bytes=True), "num_bytes should be a number of bytes"),
     "label": (changed(labels=[2]), "labels should be a list of classes, 0 to 1"),
     "negative label": (changed(labels=[-1]), "labels should be a list of classes, 0 to 1"),
@@ -231,7 +233,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-KEYS = ["name", "num_bytes", "keys", "labels", "paths"]
+KEYS = ["name", "num_bytes", "keys", "labels", "paths", "sha256"]
 
 
 @settings(max_examples=200, deadline=None)

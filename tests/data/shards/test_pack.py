@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -57,6 +58,7 @@ def test_the_index_says_what_the_shards_hold(painted_set, packed_set):
     assert list(index.class_names) == ["0", "1"]
     for shard, url in zip(index.shards, shards.urls, strict=True):
         assert shard.num_bytes == os.path.getsize(url)
+        assert shard.sha256 == hashlib.sha256(Path(url).read_bytes()).hexdigest()
         with tarfile.open(url) as archive:
             assert [name for name in archive.getnames() if name.endswith(".mp4")] == [
                 f"{key}.mp4" for key in shard.keys
