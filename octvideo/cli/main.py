@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import octvideo
+from octvideo.runtime.memory import keep_freed_memory
 
 COMMANDS = {
     "quickstart": "make the built-in videos, train dense and octave networks on them, report accuracy against FLOPs",
@@ -27,6 +28,7 @@ COMMANDS = {
     "data": "look through a data set (scan), pack it into shards (pack), make the built-in one (synthesize)",
 }
 
+RUN_NETWORKS = ("train", "evaluate", "predict", "benchmark")
 USER_ERRORS = (ValueError, OSError, ImportError, MisconfigurationException)
 MAX_MESSAGE = 2000  # characters: a strange file can make a library quote all of it
 INNER_ERRORS = (TypeError, RuntimeError)  # sometimes a user's mistake that a library reports, sometimes ours
@@ -53,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = importlib.import_module(f"octvideo.cli.{given[0]}")
         _quiet_libraries()
+        if given[0] in RUN_NETWORKS:
+            keep_freed_memory()
         return command.run(given[1:]) or 0
     except KeyboardInterrupt:
         going_on = "train goes on with --resume, evaluate, sweep, quickstart and data scan when called again"

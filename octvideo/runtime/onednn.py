@@ -52,8 +52,8 @@ class OneDnnConv:
         total = self._convolve(x, total, relu and raised is None)
         if raised is not None:
             conv, low = raised
-            passes.add_raised(total, conv(low), raising, relu)
-        if pooled is not None:
+            passes.add_raised(total, conv(low), raising, relu, pooled, pooling)
+        elif pooled is not None:
             passes.pool(total, pooled, pooling)
         return total if out is None or total.data_ptr() == out.data_ptr() else out.copy_(total)
 

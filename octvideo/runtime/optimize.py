@@ -15,6 +15,7 @@ from octvideo.convert.trace import trace
 from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, OctPair, to_channels_last
 from octvideo.layers.conv import dense_kind
 from octvideo.runtime.fusion import fuse
+from octvideo.runtime.memory import keep_freed_memory
 
 TOLERANCES: dict[torch.dtype | None, float] = {
     torch.float64: 1e-9,
@@ -76,6 +77,7 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
         >>> clip = torch.zeros(1, 3, 16, 48, 48)
         >>> fast = optimize(resnet3d_tiny(num_classes=8, alpha=0.25), clip)
     """
+    keep_freed_memory()
     network: nn.Module = copy.deepcopy(model).eval()
     steps: list[tuple[str, Step]] = [
         ("folding batch norms", fold_norms),

@@ -59,21 +59,31 @@ def pool(high: Tensor, pooled: Tensor, factors: Sequence[int]) -> None:
         pooled.copy_(avg_pool(high, factors))
 
 
-def add_raised(total: Tensor, raised: Tensor, factors: Sequence[int], relu: bool) -> None:
-    """Write `total + upsample(raised)`, rectified if asked for, over total.
+def add_raised(
+    total: Tensor,
+    raised: Tensor,
+    raising: Sequence[int],
+    relu: bool,
+    pooled: Tensor | None = None,
+    pooling: Sequence[int] = (),
+) -> None:
+    """Write `total + upsample(raised)`, rectified if asked for, over total, and what `pool` gives of that into `pooled`.
 
     Shape:
-        total (N, C, *size), raised (N, C, *ceil(size / factors)), factors 1 or 2.
+        total (N, C, *size), raised (N, C, *ceil(size / raising)), pooled (N, C, *ceil(size / pooling)); factors 1 or 2.
     """
     if takes(total, raised):
         library(total.dtype).add_raised(  # type: ignore[union-attr]
-            total.data_ptr(), raised.data_ptr(), total.shape[0], _size(total), _three(factors), relu,
-            torch.get_num_threads(),
+            total.data_ptr(), raised.data_ptr(), None if pooled is None else pooled.data_ptr(), total.shape[0],
+            _size(total), 0 if pooled is None else row_step(pooled), _three(raising),
+            _three(raising if pooled is None else pooling), relu, torch.get_num_threads(),
         )  # fmt: skip
         return
     total.add_(upsample(raised, total.shape[2:]))
     if relu:
         total.relu_()
+    if pooled is not None:
+        pool(total, pooled, pooling)
 
 
 def max_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> Tensor:

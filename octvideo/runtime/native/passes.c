@@ -35,21 +35,31 @@ static inline __attribute__((always_inline)) void add(Element *high, const Eleme
     }
 }
 
-/* high + upsample(raised), rectified if relu, written over high, of size (T, H, W, C). */
-void add_raised(Element *high, const Element *raised, Int clips, const Int *size, const Int *factors, int relu,
-                int threads) {
-    const Int frames = num_cells(size, factors, 0), height = num_cells(size, factors, 1);
-    const Int width = num_cells(size, factors, 2), channels = size[3];
+/* high + upsample(raised), rectified if relu, written over high, of size (T, H, W, C); and, where pooled is given, its
+   means over cells of `pooling`, which are as large as those of `raising` or larger. */
+void add_raised(Element *high, const Element *raised, Element *pooled, Int clips, const Int *size, Int pooled_step,
+                const Int *raising, const Int *pooling, int relu, int threads) {
+    const Int frames = num_cells(size, pooling, 0), height = num_cells(size, pooling, 1);
+    const Int width = num_cells(size, pooling, 2), of_clip = size[0] * size[1] * size[2] * size[3];
+    const Int raised_frames = num_cells(size, raising, 0), raised_height = num_cells(size, raising, 1);
+    const Int raised_width = num_cells(size, raising, 2), channels = size[3];
 #pragma omp parallel for collapse(3) num_threads(threads)
     for (Int n = 0; n < clips; n++)
-        for (Int t = 0; t < size[0]; t++)
-            for (Int y = 0; y < size[1]; y++)
-                for (Int x = 0; x < size[2]; x++) {
-                    Element *to = high + (((n * size[0] + t) * size[1] + y) * size[2] + x) * channels;
-                    Int cell = ((n * frames + t / factors[0]) * height + y / factors[1]) * width + x / factors[2];
-                    if (relu) add(to, raised + cell * channels, channels, 1);
-                    else add(to, raised + cell * channels, channels, 0);
-                }
+        for (Int t = 0; t < frames; t++)
+            for (Int y = 0; y < height; y++) {
+                for (Int a = t * pooling[0]; a < (t + 1) * pooling[0] && a < size[0]; a++)
+                    for (Int b = y * pooling[1]; b < (y + 1) * pooling[1] && b < size[1]; b++) {
+                        Int row = (n * raised_frames + a / raising[0]) * raised_height + b / raising[1];
+                        for (Int x = 0; x < size[2]; x++) {
+                            Element *to = high + n * of_clip + ((a * size[1] + b) * size[2] + x) * channels;
+                            const Element *more = raised + (row * raised_width + x / raising[2]) * channels;
+                            if (relu) add(to, more, channels, 1);
+                            else add(to, more, channels, 0);
+                        }
+                    }
+                Element *to = pooled + ((n * frames + t) * height + y) * width * pooled_step;
+                if (pooled) pool_cells(high + n * of_clip, to, pooled_step, t, y, size, pooling);
+            }
 }
 
 /* Maximum over boxes; size is (T, H, W, C) of x, and the three numbers of each other argument are of time, height and

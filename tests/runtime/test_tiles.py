@@ -1,0 +1,140 @@
+"""The convolution kernel in C equals torch's convolution in float64, and torch's functions after it."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from octvideo.layers import avg_pool, upsample
+from octvideo.layers.resize import low_size
+from octvideo.runtime import library, passes, tiles
+from octvideo.runtime.moves import Moves
+from octvideo.runtime.tiles import TiledConv, tiles_take
+
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.03}
+FACTORS = {"none": (1, 1, 1), "spatial": (1, 2, 2), "temporal": (2, 1, 1), "spatiotemporal": (2, 2, 2)}
+
+
+@pytest.fixture(params=TOLERANCES, ids=str)
+def dtype(request):
+    if not tiles_take(request.param, 4, Moves((1, 1, 1), (1, 1, 1), (0, 0, 0), (1, 1, 1))):
+        pytest.skip("no kernel for this processor and type")
+    return request.param
+
+
+def random_map(channels, size, dtype, among=0):
+    """A channels-last map; or the first channels of a wider one whose others are no numbers."""
+    x = torch.full((2, channels + among, *size), torch.nan, dtype=dtype).contiguous(memory_format=passes.LAYOUTS[5])
+    return x[:, :channels].copy_(torch.randn(2, channels, *size))
+
+
+def random_conv(channels, out_channels, moves, dtype):
+    weight = torch.randn(out_channels, channels, *moves.kernel) / (channels * sum(moves.kernel)) ** 0.5
+    bias = torch.randn(out_channels)
+    weight, bias = weight.to(dtype), bias.to(dtype)
+    conv = TiledConv(weight, bias, moves)
+    _, stride, padding, dilation = moves
+    return conv, lambda x: F.conv3d(x.double(), weight.double(), bias.double(), stride, padding, dilation)
+
+
+def assert_near(got, expected, dtype):
+    torch.testing.assert_close(got.double(), expected, rtol=TOLERANCES[dtype], atol=TOLERANCES[dtype])
+
+
+MOVES = [
+    Moves((1, 1, 1), (1, 1, 1), (0, 0, 0), (1, 1, 1)),
+    Moves((1, 3, 3), (1, 1, 1), (0, 1, 1), (1, 1, 1)),
+    Moves((3, 1, 1), (1, 1, 1), (1, 0, 0), (1, 1, 1)),
+    Moves((3, 3, 3), (2, 2, 2), (1, 1, 1), (1, 1, 1)),
+    Moves((2, 3, 5), (1, 2, 1), (3, 0, 4), (1, 2, 2)),  # taps and whole rows of them that only see padding
+]
+SIZES = [(1, 1, 1), (3, 2, 30), (4, 13, 9)]
+
+
+@pytest.mark.parametrize("moves", MOVES, ids=lambda moves: "x".join(map(str, moves.kernel)))
+def test_convolutions(moves, dtype):
+    for channels, out_channels, size in itertools.product((1, 3, 18), (1, 8, 23, 50), SIZES):
+        if min(moves.out_size(size)) < 1:
+            continue
+        conv, oracle = random_conv(channels, out_channels, moves, dtype)
+        x = random_map(channels, size, dtype, among=1)  # an odd last channel must not meet its neighbour
+        assert_near(conv(x), oracle(x), dtype)
+        assert_near(conv(x.contiguous(), relu=True), oracle(x).relu(), dtype)
+
+
+@pytest.mark.parametrize("factors", FACTORS.values(), ids=FACTORS)
+@pytest.mark.parametrize("cache_bytes", [1 << 25, 0], ids=["cached", "streamed"])
+def test_sums_and_means(factors, cache_bytes, dtype, monkeypatch):
+    monkeypatch.setattr(tiles, "_cache_bytes", lambda: cache_bytes)
+    for moves, size in itertools.product(MOVES[:3], [(1, 1, 1), (5, 7, 9), (4, 18, 16)]):
+        conv, oracle = random_conv(6, 40, moves, dtype)
+        lower, lower_oracle = random_conv(5, 40, moves, dtype)
+        x, low = random_map(6, size, dtype), random_map(5, low_size(size, factors), dtype, among=2)
+        summand, wide = random_map(40, size, dtype, among=3), random_map(44, low_size(size, factors), dtype)
+        expected = oracle(x) + summand.double() + upsample(lower_oracle(low), size)
+        given = summand.clone()
+        got = conv(
+            x, summand=summand, raised=(lower, low), relu=True, raising=factors, pooled=wide[:, 4:], pooling=factors
+        )
+        assert_near(got, expected.relu(), dtype)
+        assert_near(wide[:, 4:], avg_pool(expected.relu(), factors), dtype)
+        assert torch.equal(summand, given)
+        in_place = conv(x, summand=summand, raised=(lower, low), relu=True, raising=factors, out=summand)
+        assert in_place is summand
+        assert torch.equal(in_place, got)
+        assert_near(conv(x, pooled=wide[:, 4:], pooling=factors), oracle(x), dtype)
+        assert_near(wide[:, 4:], avg_pool(oracle(x), factors), dtype)
+
+
+def test_many_channels_and_any_number_of_threads(dtype):
+    moves, before = MOVES[1], torch.get_num_threads()
+    conv, oracle = random_conv(700, 300, moves, dtype)  # blocks of weights that do not fit the cache together
+    x = random_map(700, (2, 14, 15), dtype)
+    try:
+        results = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            results.append(conv(x))
+    finally:
+        torch.set_num_threads(before)
+    assert_near(results[0], oracle(x), dtype)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_values_that_are_no_numbers_stay_so(dtype):
+    conv, _ = random_conv(4, 40, MOVES[0], dtype)
+    x = random_map(4, (2, 5, 9), dtype)
+    x[0, 2, 1, 3, 4] = torch.nan
+    out = conv(x, relu=True)
+    assert out[0, :, 1, 3, 4].isnan().all()
+    assert out.isnan().sum() == 40
+
+
+def test_older_processors(monkeypatch):
+    """AVX2 without AVX-512: other vectors, the same results."""
+    if "avx2" not in library._processor():
+        pytest.skip("the processor has no AVX2")
+    monkeypatch.setattr(library, "FLAGS", (*library.FLAGS, "-march=haswell"))
+    library.library.cache_clear()
+    try:
+        assert tiles_take(torch.float32, 4, MOVES[0])
+        assert not tiles_take(torch.bfloat16, 4, MOVES[0])
+        conv, oracle = random_conv(18, 23, MOVES[1], torch.float32)
+        assert conv.kernels.block_start(23, 1) == 24  # three full vectors of 8
+        for size in SIZES:
+            x = random_map(18, size, torch.float32)
+            assert_near(conv(x), oracle(x), torch.float32)
+    finally:
+        library.library.cache_clear()
+
+
+def test_what_the_kernel_does_not_take(monkeypatch):
+    one = MOVES[0]
+    assert not tiles_take(torch.float64, 4, one)
+    assert not tiles_take(torch.float32, 20000, one)
+    assert not tiles_take(torch.float32, 4, Moves((1, 1, 33), (1, 1, 1), (0, 0, 16), (1, 1, 1)))
+    assert not tiles_take(torch.float32, 4, Moves((9, 9, 9), (1, 1, 1), (4, 4, 4), (1, 1, 1)))
+    monkeypatch.setattr(tiles, "_multiplies_matrices", lambda: True)
+    assert not tiles_take(torch.bfloat16, 4, one)
