@@ -1,4 +1,4 @@
-"""Octave convolutions for inference whose paths, sums, rectifiers and poolings are few passes over the maps, on a CPU."""
+"""Octave convolutions for inference on a CPU, whose sums, rectifiers and poolings are no passes of their own."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from octvideo.runtime.views import Window
 
 Map = OctPair | Tensor
 Path = TiledConv | OneDnnConv
+Input = tuple[tuple[int, ...], Tensor]
+"""Parts of a pair, and what a convolution reads of them."""
 EXCHANGE = {(HIGH, LOW): "high_to_low", (LOW, HIGH): "low_to_high"}
 
 
@@ -146,7 +148,7 @@ class FusedConv(nn.Module):
         """The low part of the output, by one convolution of all that it reads where there are no groups."""
         sources = self._sources(pair, LOW)
         if self.groups == 1 and len(sources) == 2:
-            inputs = [((LOW, HIGH), self._joined(pair))]
+            inputs: list[Input] = [((LOW, HIGH), self._joined(pair))]
         else:
             inputs = [((source,), self._pooled(pair, source, LOW)) for source in sources]
         return self._add_paths(pair, LOW, inputs, summand, relu, out, None)
@@ -173,7 +175,7 @@ class FusedConv(nn.Module):
             passes.pool(total, pooled, self.factors)
         return total
 
-    def _inputs_of_one_size(self, pair: OctPair, sources: Sequence[int]) -> list[tuple[tuple[int, ...], Tensor]]:
+    def _inputs_of_one_size(self, pair: OctPair, sources: Sequence[int]) -> list[Input]:
         """What the high output reads where nothing is up-sampled: one map for both parts where there is one."""
         pooled_as_joined = self.pools[HIGH, HIGH] == [self.factors] and not self.pools[LOW, HIGH]
         if self.groups == 1 and len(sources) == 2 and pooled_as_joined:
@@ -184,7 +186,7 @@ class FusedConv(nn.Module):
         self,
         pair: OctPair,
         target: int,
-        inputs: Sequence[tuple[tuple[int, ...], Tensor]],
+        inputs: Sequence[Input],
         summand: Tensor | None,
         relu: bool,
         out: Tensor | None,
@@ -236,9 +238,7 @@ class FusedConv(nn.Module):
             self.paths[key] = self._make_path(*key)
         return self.paths[key]
 
-    def _make_path(
-        self, sources: tuple[int, ...], target: int, segments: Segments, with_bias: bool
-    ) -> Path:
+    def _make_path(self, sources: tuple[int, ...], target: int, segments: Segments, with_bias: bool) -> Path:
         bias = take(self.bias, self.out_segments, target) if self.bias is not None and with_bias else None
         weight = take(self.weight, self.out_segments, target)
         if not self.depthwise:
@@ -254,7 +254,7 @@ def _pool(part: Tensor, pools: Sequence[Sequence[int]]) -> Tensor:
         if max(factors) > 2 or not passes.takes(part):
             part = avg_pool(part, factors)
         else:
-            pooled = passes.empty_map(*part.shape[:2], low_size(part.shape[2:], factors), part.dtype)
+            pooled = passes.empty_map(part.shape[0], part.shape[1], low_size(part.shape[2:], factors), part.dtype)
             passes.pool(part, pooled, factors)
             part = pooled
     return part

@@ -1,4 +1,4 @@
-"""The kernels in C under `native/`, compiled on first use for each type of map and kept for this machine's processor."""
+"""The kernels in C of `native/`, compiled on first use for each type of map and kept for this machine's processor."""
 
 from __future__ import annotations
 

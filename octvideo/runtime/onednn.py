@@ -40,7 +40,7 @@ class OneDnnConv:
         x: Tensor,
         *,
         summand: Tensor | None = None,
-        raised: tuple[OneDnnConv, Tensor] | None = None,
+        raised: tuple[Any, Tensor] | None = None,
         relu: bool = False,
         out: Tensor | None = None,
         raising: Sequence[int] = (),
@@ -67,6 +67,6 @@ class OneDnnConv:
         if total is None:
             out = ops._convolution_pointwise(seen, *arguments, "relu" if relu else "none", [], "")
         else:
-            how = "add", 1.0, "relu" if relu else None, [], ""
-            out = ops._convolution_pointwise_(self.view.of(total), seen, *arguments, *how)
+            after: Any = "add", 1.0, "relu" if relu else None, [], ""
+            out = ops._convolution_pointwise_(self.view.of(total), seen, *arguments, *after)
         return self.view.map(out, x)

@@ -67,7 +67,7 @@ def add_raised(
     pooled: Tensor | None = None,
     pooling: Sequence[int] = (),
 ) -> None:
-    """Write `total + upsample(raised)`, rectified if asked for, over total, and what `pool` gives of that into `pooled`.
+    """Write `total + upsample(raised)`, rectified if asked for, over total, and its means over cells into `pooled`.
 
     Shape:
         total (N, C, *size), raised (N, C, *ceil(size / raising)), pooled (N, C, *ceil(size / pooling)); factors 1 or 2.
@@ -94,7 +94,7 @@ def max_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: S
     """
     axes = zip(x.shape[2:], kernel, stride, padding, strict=True)
     size = [(n + 2 * p - k) // s + 1 for n, k, s, p in axes]
-    out = empty_map(*x.shape[:2], size, x.dtype)
+    out = empty_map(x.shape[0], x.shape[1], size, x.dtype)
     window = _three(kernel), _three(stride), _three(padding, 0)
     library(x.dtype).max_pool(  # type: ignore[union-attr]
         x.data_ptr(), out.data_ptr(), x.shape[0], _size(x), _three(size), *window, torch.get_num_threads()

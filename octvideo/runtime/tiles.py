@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -68,9 +69,9 @@ class TiledConv:
 
     def __init__(self, weight: Tensor, bias: Tensor | None, moves: Moves) -> None:
         self.moves, self.dtype, self.out_channels = moves, weight.dtype, weight.shape[0]
-        self.kernels: Any = library(weight.dtype)
-        blocks = self.kernels.num_blocks(self.out_channels)
-        starts = [self.kernels.block_start(self.out_channels, block) for block in range(blocks + 1)]
+        kernels: Any = library(weight.dtype)
+        blocks = kernels.num_blocks(self.out_channels)
+        starts = [kernels.block_start(self.out_channels, block) for block in range(blocks + 1)]
         self.weight = pack(weight, starts)
         bias = torch.zeros(self.out_channels) if bias is None else bias.float()
         self.bias = F.pad(bias, (0, starts[-1] - self.out_channels))
@@ -81,7 +82,7 @@ class TiledConv:
         x: Tensor,
         *,
         summand: Tensor | None = None,
-        raised: tuple[TiledConv, Tensor] | None = None,
+        raised: tuple[Any, Tensor] | None = None,
         relu: bool = False,
         out: Tensor | None = None,
         raising: Sequence[int] = (),
@@ -112,7 +113,7 @@ class TiledConv:
             summand = summand.contiguous(memory_format=LAYOUTS[x.dim()])
         call = self._call(x, out, summand, pooled, relu, raising, pooling)
         other = (None, None) if raised is None else raised[0]._call(raised[1], None, None, None, False, (), ())
-        self.kernels.convolve(*call, *other)
+        library(self.dtype).convolve(*call, *other)  # type: ignore[union-attr]
         return out
 
     def _call(
@@ -163,7 +164,7 @@ def pack(weight: Tensor, starts: Sequence[int]) -> Tensor:
     taps = weight.flatten(2).permute(2, 1, 0)  # (taps, C_in, C_out)
     taps = F.pad(taps, (0, starts[-1] - weight.shape[0], 0, -weight.shape[1] % depth))
     taps = taps.unflatten(1, (-1, depth)).transpose(2, 3)  # (taps, C_in / depth, C_out, depth)
-    blocks = zip(starts, starts[1:], strict=False)
+    blocks = itertools.pairwise(starts)
     return torch.cat([taps[:, :, start:end].flatten() for start, end in blocks])
 
 

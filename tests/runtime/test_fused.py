@@ -2,12 +2,14 @@
 
 import copy
 import itertools
+import pickle
 
 import pytest
 import torch
 from torch import nn
 
 from octvideo.layers import OctConv2d, OctConv3d, OctPair, concat, octave_from_dense, split
+from octvideo.runtime import fused
 from octvideo.runtime.fused import FusedConv, why_not_fused
 
 ALPHAS = ((0, 0.25), (0.25, 0.25), (0.25, 0), (0, 0), (1, 0.5), (0.5, 1))
@@ -42,6 +44,13 @@ def assert_equal(got, expected, tolerance):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
+@pytest.fixture(params=["tiles", "onednn"])
+def kernels(request, monkeypatch):
+    if request.param == "onednn":
+        monkeypatch.setattr(fused, "tiles_take", lambda *_: False)
+
+
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("octave", ["spatial", "temporal", "spatiotemporal"])
 @pytest.mark.parametrize("kernel", [(1, 1, 1), (1, 3, 3), (3, 1, 1), (3, 3, 3)])
 def test_videos(kernel, octave):
@@ -53,6 +62,7 @@ def test_videos(kernel, octave):
         assert_fused_equals_plain(conv, split(x, alphas[0], octave) if alphas[0] else x)
 
 
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("channels", [1, 3, 8])
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "dilation"),
@@ -69,6 +79,15 @@ def test_dense_convolutions_of_any_padding(channels, kernel, stride, padding, di
     assert_fused_equals_plain(conv, torch.randn(2, channels, 6, 17, 14))
     image = octave_from_dense(nn.Conv2d(channels, 6, (3, 7), 2, (0, 3)), 0, 0)
     assert_fused_equals_plain(image, torch.randn(2, channels, 17, 14))
+
+
+def test_copies():
+    conv = OctConv2d(8, 8, 3, padding=1, alpha_in=0.25, alpha_out=0.25)
+    pair, fused_conv = split(torch.randn(2, 8, 6, 6), 0.25), FusedConv(conv, relu=True)
+    with torch.no_grad():
+        expected = fused_conv(pair)
+        for copied in (copy.deepcopy(fused_conv), pickle.loads(pickle.dumps(fused_conv))):
+            assert_equal(copied(pair), expected, 0)
 
 
 def test_a_summand_that_is_broadcast_or_of_another_kind():

@@ -11,8 +11,8 @@ from torch import nn
 from octvideo.layers import OctConv3d, avg_pool, split, upsample
 from octvideo.layers.pool import PlanarMaxPool3d
 from octvideo.layers.resize import low_size
-from octvideo.runtime import passes
-from octvideo.runtime.fused import FusedConv
+from octvideo.runtime import fused, library, passes
+from octvideo.runtime.fused import FusedConv, join
 from octvideo.runtime.pools import fast_pool
 
 FACTORS = {"spatial": (1, 2, 2), "temporal": (2, 1, 1), "spatiotemporal": (2, 2, 2)}
@@ -22,7 +22,7 @@ TOLERANCES = {torch.float32: 1e-6, torch.bfloat16: 0.01}
 
 @pytest.fixture(autouse=True)
 def compiled():
-    if not all(map(library, TOLERANCES)):
+    if not all(map(library.library, TOLERANCES)):
         pytest.skip("no C compiler")
 
 
@@ -45,13 +45,23 @@ def test_cells(factors, dtype):
             for c, s in [(channels, size), (channels, low_size(size, factors)), (low_channels, low_size(size, factors))]
         )
         pooled = avg_pool(high.double(), factors)
-        assert_near(passes.join(high, low, factors), torch.cat([low.double(), pooled], 1), dtype)
-        assert_near(passes.join(high, None, factors), pooled, dtype)
+        joined = passes.join(high, low, factors)
+        assert_near(joined, torch.cat([low.double(), pooled], 1), dtype)
         total = high.double() + upsample(raised.double(), size)
         total = total.relu() if relu else total
-        joined = passes.add_raised(high, raised, low, factors, relu, joins=True)
+        passes.add_raised(high, raised, factors, relu, joined[:, low_channels:], factors)
         assert_near(high, total, dtype)
         assert_near(joined, torch.cat([low.double(), avg_pool(total, factors)], 1), dtype)
+
+
+def test_what_is_raised_by_less_than_it_is_pooled():
+    size, raising, pooling = (5, 7, 6), (2, 1, 1), (2, 2, 2)
+    high, raised = random_map(9, size, torch.float32), random_map(9, low_size(size, raising), torch.float32)
+    pooled = random_map(9, low_size(size, pooling), torch.float32)
+    total = high + upsample(raised, size)
+    passes.add_raised(high, raised, raising, False, pooled, pooling)
+    assert_near(high, total, torch.float32)
+    assert_near(pooled, avg_pool(total, pooling), torch.float32)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
@@ -77,25 +87,36 @@ def test_values_that_are_no_numbers_stay_so():
     for dtype in TOLERANCES:
         high, raised = random_map(20, (2, 4, 4), dtype), random_map(20, (2, 2, 2), dtype)
         high[0, 0, 0, 0, 0], high[0, 17, 0, 0, 0], high[1, 1, 0, 0, 0] = torch.nan, torch.nan, torch.inf
-        passes.add_raised(high, raised, None, (1, 2, 2), True, False)
+        passes.add_raised(high, raised, (1, 2, 2), True)
         assert high[0, 0, 0, 0, 0].isnan()
         assert high[0, 17, 0, 0, 0].isnan()
         assert high[1, 1, 0, 0, 0].isinf()
 
 
-def test_what_a_convolution_joins_is_what_the_next_one_would():
+@pytest.mark.parametrize("tiled", [True, False])
+def test_what_a_convolution_joins_is_what_the_next_one_would(tiled, monkeypatch):
+    if not tiled:
+        monkeypatch.setattr(fused, "tiles_take", lambda *_: False)
     for octave, stride in itertools.product(FACTORS, (1, 2)):
         first = OctConv3d(8, 12, 3, padding=1, alpha_in=0.25, alpha_out=0.5, octave=octave)
         second = OctConv3d(12, 8, 3, stride, padding=1, alpha_in=0.5, alpha_out=0.25, octave=octave)
+        last = OctConv3d(12, 8, 1, stride, alpha_in=0.5, alpha_out=0, octave=octave)
         pair = split(torch.randn(2, 8, 5, 9, 7).contiguous(memory_format=torch.channels_last_3d), 0.25, octave)
-        fused = FusedConv(first, relu=True), FusedConv(second, relu=False)
-        fused[0].joins = True
+        fast = [FusedConv(conv, relu=conv is first) for conv in (first, second, last)]
+        fast[0].joins = True
         with torch.no_grad():
-            middle = fused[0](pair)
+            plain, middle = first(pair).relu(), fast[0](pair)
             assert middle.joined.shape[1] == 12
-            got, expected = fused[1](middle), second(first(pair).relu())
-        for a, b in zip(got.parts, expected.parts, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+            joined = join(plain, FACTORS[octave])
+            for conv, faster in ((second, fast[1]), (last, fast[2])):
+                expected = parts(conv(plain))
+                for got in (faster(middle), faster(joined), faster(plain)):
+                    for a, b in zip(parts(got), expected, strict=True):
+                        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def parts(x):
+    return (x,) if isinstance(x, torch.Tensor) else x.parts
 
 
 @pytest.mark.parametrize(
@@ -103,8 +124,8 @@ def test_what_a_convolution_joins_is_what_the_next_one_would():
 )
 def test_without_a_compiler_torch_runs_with_a_notice(compiler, reason, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(passes.shutil, "which", lambda name: compiler)
-    library.cache_clear()
+    monkeypatch.setattr(library.shutil, "which", lambda name: compiler)
+    library.library.cache_clear()
     conv = OctConv3d(8, 8, 1, alpha_in=0.25, alpha_out=0.25)
     pair = split(torch.randn(1, 8, 2, 5, 4).contiguous(memory_format=torch.channels_last_3d), 0.25)
     try:
@@ -114,14 +135,14 @@ def test_without_a_compiler_torch_runs_with_a_notice(compiler, reason, monkeypat
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
         assert not list(tmp_path.rglob("*.so"))
     finally:
-        library.cache_clear()
+        library.library.cache_clear()
 
 
 def test_compiled_once_for_each_machine(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    path = passes._compiled(torch.float32)
+    path = library.compiled(torch.float32)
     monkeypatch.setattr(subprocess, "run", None)
-    assert passes._compiled(torch.float32) == path
-    monkeypatch.setattr(passes, "_processor", lambda: "another")
+    assert library.compiled(torch.float32) == path
+    monkeypatch.setattr(library, "_processor", lambda: "another")
     with pytest.raises(TypeError):  # would be compiled again
-        passes._compiled(torch.float32)
+        library.compiled(torch.float32)
