@@ -64,8 +64,8 @@ class VideoDataset(Dataset[ClipItem]):
         cache_short_side: keep every video in memory, decoded once, with its short side at this many pixels; for small
             data sets, where decoding takes most of the time. None decodes a clip at a time.
         cache: where cached videos are kept, to share them between data sets of one process; None is a new one.
-        decoder: "pyav", "torchcodec" or "decord", each for the files in which its seeks are exact (PyAV reads the rest
-            in sequence), or "auto", the fastest for each file; the pixels are the same, 10-bit files apart.
+        decoder: "pyav", "torchcodec" or "decord", each for the files in which its seeks are exact (PyAV reads the
+            rest), or "auto", the fastest for each file; the pixels are the same, 10-bit files apart.
         manifest: what a scan has found out about the videos, which then need no look before they are decoded; those
             that are not in it, or have changed since, are looked at.
         short_side: (least, most) pixels of the short side in training.

@@ -161,11 +161,15 @@ class EvalTransform:
 
     def crops(self, frame: torch.Tensor) -> list[torch.Tensor]:
         """All crops of one frame, uint8 (H, W, C) to (C, ...) each, in memory of their own."""
-        height, width, _ = frame.shape
-        if self._box(height, width, 0)[2:] == self.crop_size:
-            # Nothing is resized: the crops are parts of one copy, in which each channel lies together.
-            frame = torch.from_numpy(np.ascontiguousarray(frame.numpy().transpose(2, 0, 1))).permute(1, 2, 0)
-        return [self.crop(frame, crop) for crop in range(self.num_crops)]
+        frame_height, frame_width, _ = frame.shape
+        boxes = [self._box(frame_height, frame_width, crop) for crop in range(self.num_crops)]
+        (top, left, height, width), (last_top, last_left, _, _) = boxes[0], boxes[-1]
+        if (height, width) != self.crop_size:
+            return [_crop_resize(frame, box, self.crop_size) for box in boxes]
+        # Nothing is resized: the crops are parts of one copy, in which each channel lies together.
+        shown = frame.numpy()[top : last_top + height, left : last_left + width]
+        planes = torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1)))
+        return [planes[:, y - top : y - top + height, x - left : x - left + width] for y, x, _, _ in boxes]
 
     def _box(self, height: int, width: int, crop: int) -> Box:
         if self.stretch:
