@@ -22,7 +22,7 @@ from octvideo.data.probe import forget_videos
 
 # A worker makes so many clips in a round at least, so that waiting for the first one weighs little.
 CLIPS_PER_WORKER = 4
-HD = "720p"
+HD = "h264 mp4 1280x720, made"
 
 
 class ClipPlan(NamedTuple):
@@ -201,7 +201,7 @@ def benchmark_decoding(
     """Time loaders from file to normalised tensor, in turns.
 
     Args:
-        videos: files of one kind, such as clips of one data set.
+        videos: files, which are timed apart by codec, container and size.
         clips: clips of each video.
         crops: crops of a clip, one number for each of clips.
         workers: loader processes; 0 loads in the main one.
@@ -230,7 +230,7 @@ def benchmark_decoding(
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        kinds = {"given": list(videos)} if videos else {}
+        kinds = _kinds(videos)
         if hd:
             kinds[HD] = [str(write_texture_video(Path(folder) / "720p.mp4", progress=progress))]
         for kind, paths in kinds.items():
@@ -270,6 +270,22 @@ def write_texture_video(
     return path
 
 
+def _kinds(videos: Sequence[str]) -> dict[str, list[str]]:
+    """Videos by codec, container and size."""
+    kinds: dict[str, list[str]] = {}
+    for path in videos:
+        info = probe_video(path)
+        kinds.setdefault(f"{info.codec} {Path(path).suffix[1:]} {info.width}x{info.height}", []).append(path)
+    return kinds
+
+
+def _num_passes(num_videos: int, num_views: int, num_workers: int) -> int:
+    """Passes over the videos that give each worker the same number of them, and clips enough."""
+    least = math.ceil(CLIPS_PER_WORKER * num_workers / (num_views * num_videos)) or 1
+    step = num_workers // math.gcd(num_workers, num_videos) or 1
+    return math.ceil(least / step) * step
+
+
 def _time_loaders(
     kind: str,
     paths: Sequence[str],
@@ -279,9 +295,10 @@ def _time_loaders(
     rounds: int,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    passes = math.ceil(CLIPS_PER_WORKER * num_workers / (plan.num_views * len(paths))) or 1
+    passes = _num_passes(len(paths), plan.num_views, num_workers)
     num_tensors = passes * plan.num_views * len(paths)
-    what = {"videos": kind, "clips": plan.num_clips, "crops": plan.num_crops, "workers": num_workers}
+    what = {"videos": kind, "num_videos": len(paths), "clips": plan.num_clips, "crops": plan.num_crops}
+    what |= {"workers": num_workers}
     calls = {
         name: _epoch(LOADERS[name], list(paths) * passes, plan, num_workers)
         for name, problem in problems.items()
@@ -307,9 +324,10 @@ def _problem(loader: Loader, paths: Sequence[str], plan: ClipPlan) -> str | None
         for path in paths:
             shapes = [tuple(clip.shape) for clip in loader([path], plan)]
             if shapes != [expected] * plan.num_views:
-                return f"gave {len(shapes)} clips of {sorted(set(shapes))} for {path}"
+                return f"gave {len(shapes)} clips of {sorted(set(shapes))} for {Path(path).name}"
     except Exception as error:  # whatever keeps a peer from running belongs into its row
-        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        reason = (str(error).strip().splitlines() or [""])[0].replace(path, Path(path).name)
+        return f"{type(error).__name__}: {reason}"
     return None
 
 
