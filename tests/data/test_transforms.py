@@ -49,7 +49,14 @@ def test_all_crops_of_a_frame_are_its_crops_one_by_one(height, width, num_crops)
     crops = transform.crops(frame)
     assert len(crops) == num_crops
     for number, crop in enumerate(crops):
-        assert torch.equal(crop, transform.crop(frame, number))
+        assert torch.equal(crop, transform.crop(height, width, number)(frame))
+
+
+@pytest.mark.parametrize(("height", "width"), [(30, 40), (33, 61), (100, 80)])
+def test_resizing_a_clip_is_resizing_its_frames(height, width):
+    frames = torch.randint(256, (5, height, width, 3), dtype=torch.uint8)
+    crop = EvalTransform(short_side=32, crop_size=24).crop(height, width)
+    assert torch.equal(crop.resize(crop.cut(frames)), torch.stack([crop(frame) for frame in frames]))
 
 
 def test_eval_matches_resizing_the_frame_first():
