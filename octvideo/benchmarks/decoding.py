@@ -20,9 +20,10 @@ from octvideo.analysis.timing import Progress, silent, time_in_turns
 from octvideo.data import Annotations, EvalTransform, VideoDataset, VideoRecord, clip_span, probe_video, uniform_clips
 from octvideo.data.probe import forget_videos
 
-# A worker makes so many clips in a round at least, so that waiting for the first one weighs little.
+# A process makes so many clips in a round at least, so that waiting for the first one weighs little, and so does what
+# the loader before it left in caches and memory.
 CLIPS_PER_WORKER = 4
-HD = "h264 mp4 1280x720, made"
+HD = "720p h264, made"
 
 
 class ClipPlan(NamedTuple):
@@ -48,9 +49,12 @@ Loader = Callable[[Sequence[str], ClipPlan], Iterator[Tensor]]
 def load_with_octvideo(
     paths: Sequence[str], plan: ClipPlan, decoder: str = "auto", forget: bool = False
 ) -> Iterator[Tensor]:
-    """octvideo's data set of test views."""
+    """octvideo's data set of test views; forget has it look at each video anew."""
     if forget:
-        forget_videos()
+        for path in paths:
+            forget_videos()
+            yield from load_with_octvideo([path], plan, decoder)
+        return
     annotations = Annotations(tuple(VideoRecord(path, 0) for path in paths), ("",))
     dataset = VideoDataset(
         annotations,
@@ -281,7 +285,7 @@ def _kinds(videos: Sequence[str]) -> dict[str, list[str]]:
 
 def _num_passes(num_videos: int, num_views: int, num_workers: int) -> int:
     """Passes over the videos that give each worker the same number of them, and clips enough."""
-    least = math.ceil(CLIPS_PER_WORKER * num_workers / (num_views * num_videos)) or 1
+    least = math.ceil(CLIPS_PER_WORKER * max(num_workers, 1) / (num_views * num_videos))
     step = num_workers // math.gcd(num_workers, num_videos) or 1
     return math.ceil(least / step) * step
 
