@@ -20,9 +20,10 @@ from octvideo.analysis.timing import Progress, silent, time_in_turns
 from octvideo.data import Annotations, EvalTransform, VideoDataset, VideoRecord, clip_span, probe_video, uniform_clips
 from octvideo.data.probe import forget_videos
 
-# A worker makes so many clips in a round at least, so that waiting for the first one weighs little.
+# A process makes so many clips in a round at least, so that waiting for the first one weighs little, and so does what
+# the loader before it left in caches and memory.
 CLIPS_PER_WORKER = 4
-HD = "720p"
+HD = "720p h264, made"
 
 
 class ClipPlan(NamedTuple):
@@ -48,9 +49,12 @@ Loader = Callable[[Sequence[str], ClipPlan], Iterator[Tensor]]
 def load_with_octvideo(
     paths: Sequence[str], plan: ClipPlan, decoder: str = "auto", forget: bool = False
 ) -> Iterator[Tensor]:
-    """octvideo's data set of test views."""
+    """octvideo's data set of test views; forget has it look at each video anew."""
     if forget:
-        forget_videos()
+        for path in paths:
+            forget_videos()
+            yield from load_with_octvideo([path], plan, decoder)
+        return
     annotations = Annotations(tuple(VideoRecord(path, 0) for path in paths), ("",))
     dataset = VideoDataset(
         annotations,
@@ -201,7 +205,7 @@ def benchmark_decoding(
     """Time loaders from file to normalised tensor, in turns.
 
     Args:
-        videos: files of one kind, such as clips of one data set.
+        videos: files, which are timed apart by codec, container and size.
         clips: clips of each video.
         crops: crops of a clip, one number for each of clips.
         workers: loader processes; 0 loads in the main one.
@@ -230,7 +234,7 @@ def benchmark_decoding(
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        kinds = {"given": list(videos)} if videos else {}
+        kinds = _kinds(videos)
         if hd:
             kinds[HD] = [str(write_texture_video(Path(folder) / "720p.mp4", progress=progress))]
         for kind, paths in kinds.items():
@@ -270,6 +274,22 @@ def write_texture_video(
     return path
 
 
+def _kinds(videos: Sequence[str]) -> dict[str, list[str]]:
+    """Videos by codec, container and size."""
+    kinds: dict[str, list[str]] = {}
+    for path in videos:
+        info = probe_video(path)
+        kinds.setdefault(f"{info.codec} {Path(path).suffix[1:]} {info.width}x{info.height}", []).append(path)
+    return kinds
+
+
+def _num_passes(num_videos: int, num_views: int, num_workers: int) -> int:
+    """Passes over the videos that give each worker the same number of them, and clips enough."""
+    least = math.ceil(CLIPS_PER_WORKER * max(num_workers, 1) / (num_views * num_videos))
+    step = num_workers // math.gcd(num_workers, num_videos) or 1
+    return math.ceil(least / step) * step
+
+
 def _time_loaders(
     kind: str,
     paths: Sequence[str],
@@ -279,9 +299,10 @@ def _time_loaders(
     rounds: int,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    passes = math.ceil(CLIPS_PER_WORKER * num_workers / (plan.num_views * len(paths))) or 1
+    passes = _num_passes(len(paths), plan.num_views, num_workers)
     num_tensors = passes * plan.num_views * len(paths)
-    what = {"videos": kind, "clips": plan.num_clips, "crops": plan.num_crops, "workers": num_workers}
+    what = {"videos": kind, "num_videos": len(paths), "clips": plan.num_clips, "crops": plan.num_crops}
+    what |= {"workers": num_workers}
     calls = {
         name: _epoch(LOADERS[name], list(paths) * passes, plan, num_workers)
         for name, problem in problems.items()
@@ -307,9 +328,10 @@ def _problem(loader: Loader, paths: Sequence[str], plan: ClipPlan) -> str | None
         for path in paths:
             shapes = [tuple(clip.shape) for clip in loader([path], plan)]
             if shapes != [expected] * plan.num_views:
-                return f"gave {len(shapes)} clips of {sorted(set(shapes))} for {path}"
+                return f"gave {len(shapes)} clips of {sorted(set(shapes))} for {Path(path).name}"
     except Exception as error:  # whatever keeps a peer from running belongs into its row
-        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        reason = (str(error).strip().splitlines() or [""])[0].replace(path, Path(path).name)
+        return f"{type(error).__name__}: {reason}"
     return None
 
 

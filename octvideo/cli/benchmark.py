@@ -16,7 +16,7 @@ from rich.table import Table
 from octvideo.analysis import MACS_TOOL
 from octvideo.cli.benchmark_tables import BENCHMARKS, Benchmark, Row
 from octvideo.cli.options import OneLineParser, new_parser
-from octvideo.report import collect_metadata
+from octvideo.report import collect_metadata, package_versions
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -32,9 +32,11 @@ def run(arguments: Sequence[str]) -> int:
     output = options.pop("output")
     with Progress(console=Console(stderr=True), transient=True) as progress:
         rows = benchmark.measure(**options, progress=_bars(progress))
+    # A table is made to be shown: it names files, and not the folders of this machine.
+    options |= {key: [Path(video).name for video in options[key]] for key in ("videos",) if key in options}
     _print(name, benchmark, rows, options)
     if output:
-        _write(Path(output), name, options, rows)
+        _write(Path(output), name, benchmark, options, rows)
         if benchmark.plot:
             benchmark.plot(rows, Path(output).with_suffix(".png"))
             print(f"drawn: {Path(output).with_suffix('.png')}")
@@ -85,13 +87,16 @@ def _print(name: str, benchmark: Benchmark, rows: Sequence[Row], options: Row) -
         table.add_row(*cells)
     Console(width=120).print(table)
     print(f"times are medians of {options['rounds']} rounds, all in turn; {benchmark.note}".removesuffix("; "))
+    if benchmark.packages:
+        versions = package_versions(benchmark.packages).items()
+        print(", ".join(f"{key.removesuffix('_version')} {version}" for key, version in versions if version))
     if benchmark.summary:
         print("\n".join(benchmark.summary(list(rows))))
 
 
-def _write(path: Path, name: str, options: Row, rows: list[Row]) -> None:
+def _write(path: Path, name: str, benchmark: Benchmark, options: Row, rows: list[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = collect_metadata(options.get("device"))
+    metadata = collect_metadata(options.get("device")) | package_versions(benchmark.packages)
     content = {"benchmark": name, "settings": options, "macs_tool": MACS_TOOL, "metadata": metadata, "rows": rows}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(f"written: {path}")

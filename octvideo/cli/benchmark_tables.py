@@ -36,6 +36,7 @@ class Benchmark:
         note: what the reader of the table must know.
         summary: lines below the table, from the rows.
         plot: draws the rows to a PNG file, which is written beside the JSON file.
+        packages: those whose versions are named beside the table.
     """
 
     description: str
@@ -44,6 +45,7 @@ class Benchmark:
     note: str = ""
     summary: Callable[[list[Row]], list[str]] | None = None
     plot: Callable[[list[Row], Path], None] | None = None
+    packages: tuple[str, ...] = ()
 
 
 _RATIOS: dict[str, Callable[[Row], str]] = {
@@ -143,6 +145,7 @@ BENCHMARKS = {
             ),
         },
         "a clip is one view (C, T, H, W), float32; one thread for each process",
+        packages=("octvideo", "av", "torchcodec", "decord", "pytorchvideo"),
     ),
     "packing": Benchmark(
         "clips from videos as they are, from packed ones and from shards",

@@ -73,8 +73,8 @@ class VideoDataModule(pl.LightningDataModule):
             num_frames, crop_size; after the last one clips have their usual shape. See :func:`plan_long_cycle`.
         num_workers: loader processes; 0 loads in the main one.
         cache_short_side: keep decoded videos in memory at this short side; None decodes a clip at a time.
-        decoder: "pyav", "torchcodec" or "decord", each for the files in which its seeks are exact (PyAV reads the rest
-            in sequence), or "auto", the fastest for each file; the pixels are the same, 10-bit files apart.
+        decoder: "pyav", "torchcodec" or "decord", each for the files in which its seeks are exact (PyAV reads the
+            rest), or "auto", the fastest for each file; the pixels are the same, 10-bit files apart.
         manifest: file that `octvideo data scan` wrote: videos that it calls bad are left out, with a notice, and the
             others need no look before they are decoded. Videos that changed since, or were not scanned, are looked at.
         unreadable: clips that cannot be read: "error", or "skip" to leave them out of their batch (and a video that is

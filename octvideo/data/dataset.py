@@ -21,7 +21,7 @@ from octvideo.data.sampling import (
 )
 from octvideo.data.scan.manifest import Manifest
 from octvideo.data.stream import ClipStream
-from octvideo.data.transforms import EvalTransform, TrainTransform
+from octvideo.data.transforms import Crop, EvalTransform, TrainTransform
 
 __all__ = ["FRAME_ORDERS", "MODES", "UNKNOWN_LABEL", "ClipItem", "VideoDataset", "VideoSamplingError"]
 
@@ -64,8 +64,8 @@ class VideoDataset(Dataset[ClipItem]):
         cache_short_side: keep every video in memory, decoded once, with its short side at this many pixels; for small
             data sets, where decoding takes most of the time. None decodes a clip at a time.
         cache: where cached videos are kept, to share them between data sets of one process; None is a new one.
-        decoder: "pyav", "torchcodec" or "decord", each for the files in which its seeks are exact (PyAV reads the rest
-            in sequence), or "auto", the fastest for each file; the pixels are the same, 10-bit files apart.
+        decoder: "pyav", "torchcodec" or "decord", each for the files in which its seeks are exact (PyAV reads the
+            rest), or "auto", the fastest for each file; the pixels are the same, 10-bit files apart.
         manifest: what a scan has found out about the videos, which then need no look before they are decoded; those
             that are not in it, or have changed since, are looked at.
         short_side: (least, most) pixels of the short side in training.
@@ -238,7 +238,7 @@ class VideoDataset(Dataset[ClipItem]):
         crops = [transform.draw_crop(info.height, info.width) for _ in samples]
         how: dict[str, Any] = {"decoder": self.decoder, "info": info}
         if len(crops) == 1:
-            return [transform.finish(decode_frames(source, indices, each=crops[0], **how))]
+            return [transform.finish(self._decode_crop(source, indices, crops[0]))]
         views = decode_frames(source, indices, each=lambda frame: torch.stack([crop(frame) for crop in crops]), **how)
         return [transform.finish(views[:, sample]) for sample in samples]
 
@@ -247,12 +247,21 @@ class VideoDataset(Dataset[ClipItem]):
         clip, crop = divmod(view, self.num_crops)
         if self.cache_short_side is not None:
             return self._eval_transform(self._cached_video(source)[indices], crop)
+        if self.num_views == 1:
+            info = self._probe(source)
+            view_crop = self._eval_transform.crop(info.height, info.width)
+            return self._eval_transform.finish(self._decode_crop(source, indices, view_crop))
         # Views of one video follow each other, and share frames. An open file cannot be shared with a forked worker.
         key = (os.getpid(), video)
         if self._stream is None or self._stream[0] != key:
             self._stream = key, self._clip_stream(source)
         crops = self._stream[1].clip(clip)
         return self._eval_transform.finish([crops[place][crop] for place in indices])
+
+    def _decode_crop(self, source: VideoSource, indices: list[int], crop: Crop) -> torch.Tensor:
+        """A clip's crops, uint8 (T, C, ...): frames are cut as they come, and resized all in one call."""
+        info = self._probe(source)
+        return crop.resize(decode_frames(source, indices, each=crop.cut, decoder=self.decoder, info=info))
 
     def _clip_stream(self, source: VideoSource) -> ClipStream:
         info = self._probe(source)

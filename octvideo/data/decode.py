@@ -111,8 +111,8 @@ def iterate_frames(
         path: video file, or its content in memory.
         indices: frame numbers in increasing order.
         short_side: as in :func:`decode_frames`; such frames are always PyAV's.
-        decoder: "pyav", "torchcodec" or "decord", each for the files in which its seeks are exact (PyAV reads the rest
-            in sequence), or "auto", the fastest for each file; the pixels are the same, 10-bit files apart.
+        decoder: "pyav", "torchcodec" or "decord", each for the files in which its seeks are exact (PyAV reads the
+            rest), or "auto", the fastest for each file; the pixels are the same, 10-bit files apart.
         info: as in :func:`decode_frames`.
 
     Shape:
@@ -126,7 +126,8 @@ def iterate_frames(
     name = as_source(path)
     _check_indices(name, indices, info.num_frames)
     chosen = "pyav" if short_side is not None else decoder
-    reader = next((READERS[seeker] for seeker in info.seekers if chosen in ("auto", seeker)), None)
+    seeker = chosen if chosen in info.seekers else next(iter(info.seekers), None)
+    reader = READERS[seeker] if seeker else None
     return _read(name, indices, info, _Converter(info, short_side), reader)
 
 

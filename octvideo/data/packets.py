@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import av
 
-__all__ = ["Packet", "are_closed", "are_timed", "unit_length_size"]
+__all__ = ["Packet", "are_closed", "are_timed", "seeks_land", "unit_length_size"]
 
 
 class Packet(NamedTuple):
@@ -15,6 +15,7 @@ class Packet(NamedTuple):
     decode_time: int
     is_keyframe: bool
     is_plain: bool
+    position: int | None
 
     @classmethod
     def of(cls, packet: "av.Packet", nal_length_size: int | None) -> "Packet":
@@ -28,7 +29,7 @@ class Packet(NamedTuple):
         if is_plain and packet.is_keyframe and nal_length_size is not None:
             is_plain = _starts_afresh(bytes(packet), nal_length_size)
         decode_time = time if packet.dts is None else packet.dts
-        return cls(time or 0, decode_time or 0, bool(packet.is_keyframe), is_plain)
+        return cls(time or 0, decode_time or 0, bool(packet.is_keyframe), is_plain, packet.pos)
 
 
 def unit_length_size(extradata: bytes | None) -> int:
@@ -66,4 +67,15 @@ def are_closed(packets: Sequence[Packet]) -> bool:
         key_time = packet.time if packet.is_keyframe else key_time
         if packet.time < key_time:
             return False
+    return True
+
+
+def seeks_land(container: "av.container.InputContainer", stream: "av.VideoStream", packets: Sequence[Packet]) -> bool:
+    """Whether a seek to a keyframe's time ends at that keyframe's place in the file, for all of them."""
+    for packet in packets:
+        if packet.is_keyframe:
+            container.seek(packet.time, stream=stream)
+            landed = next(container.demux(stream))
+            if (landed.pts, landed.pos) != (packet.time, packet.position):
+                return False
     return True

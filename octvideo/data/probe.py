@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 
 import av
 
-from octvideo.data.packets import Packet, are_closed, are_timed, unit_length_size
+from octvideo.data.packets import Packet, are_closed, are_timed, seeks_land, unit_length_size
 
 __all__ = [
     "WAY_OUT",
@@ -33,9 +33,12 @@ __all__ = [
     "video_stream",
 ]
 
-# Packets of these containers carry the time at which each frame is shown; those of AVI, transport streams and FLV do
-# not, or a seek in them lands elsewhere.
+# Packets of these containers carry the time at which each frame is shown; those of transport streams and FLV do not, or
+# a seek in them lands elsewhere.
 TIMED_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+# Packets of AVI files are timed by their place in the file, which is right where frames are shown in that order:
+# without B-frames, as in UCF101. Nothing in the file tells; it is seen when all of it is decoded.
+ORDERED_CONTAINERS = frozenset({"avi"})
 # One packet is one frame in these, so that counting packets is enough. (VP8 has packets that show nothing.)
 FRAME_PER_PACKET_CODECS = frozenset({"h264", "hevc", "vp9", "libdav1d", "av1", "mpeg4"})
 # decord counts frames on from the keyframe that it lands on, and does it right in these.
@@ -218,14 +221,18 @@ def _inspect(name: VideoSource, container: "av.container.InputContainer") -> Vid
     num_frames, first = 0, None
     fps = float(stream.average_rate or stream.guessed_rate or 0)
     time_base = float(stream.time_base or 0)
-    can_seek = container.format.name in TIMED_CONTAINERS and are_timed(packets)
+    timed = are_timed(packets)
+    can_seek = timed and container.format.name in TIMED_CONTAINERS
     if can_seek and codec in FRAME_PER_PACKET_CODECS:
         if isinstance(name, VideoBytes) and name.num_frames == len(packets) and stream.height and stream.width:
             info = VideoInfo(len(packets), fps, stream.height, stream.width, codec)
             return _with_seekers(info, packets, time_base)
-        num_frames, first = _count_by_tail(name, packets)
+        num_frames, first = _count_by_tail(container, stream, packets)
     if num_frames != len(packets):
-        num_frames, first = _count_all(name)
+        times, first = _times_of_all(name)
+        num_frames = len(times)
+        if timed and container.format.name in ORDERED_CONTAINERS:
+            can_seek = times == [packet.time for packet in packets] and seeks_land(container, stream, packets)
     if first is None:
         raise VideoDecodeError(f"{name}: no frame of it decodes. {WAY_OUT}")
     rotation = _rotation(first)
@@ -233,10 +240,13 @@ def _inspect(name: VideoSource, container: "av.container.InputContainer") -> Vid
     info = VideoInfo(num_frames, fps, height, width, codec, rotation)
     if not can_seek or num_frames != len(packets):
         return info
-    return _with_seekers(info, packets, time_base)
+    timed_by_file = container.format.name in TIMED_CONTAINERS
+    return _with_seekers(info, packets, time_base, timed_by_file=timed_by_file)
 
 
-def _with_seekers(info: VideoInfo, packets: Sequence[Packet], time_base: float) -> VideoInfo:
+def _with_seekers(
+    info: VideoInfo, packets: Sequence[Packet], time_base: float, *, timed_by_file: bool = True
+) -> VideoInfo:
     """The same with times and keyframes, and with the decoders that reach every frame by them."""
     times = sorted(packet.time for packet in packets)
     place = {time: index for index, time in enumerate(times)}
@@ -244,7 +254,7 @@ def _with_seekers(info: VideoInfo, packets: Sequence[Packet], time_base: float) 
     seekers = ["pyav"]
     # In mp4 files without an edit list, frames are decoded well before they are shown, and the others' seeks confuse
     # the two times. (With one, the first time of decoding is below 0.)
-    if info.rotation_degrees == 0 and not 0 <= packets[0].decode_time < packets[0].time:
+    if timed_by_file and info.rotation_degrees == 0 and not 0 <= packets[0].decode_time < packets[0].time:
         seekers.append("torchcodec")
         if info.codec in DECORD_CODECS and are_closed(packets):
             seekers.append("decord")
@@ -271,25 +281,30 @@ def _compact(numbers: Sequence[int]) -> Sequence[int]:
     return steady if list(steady) == numbers else array("q", numbers)
 
 
-def _count_by_tail(name: VideoSource, packets: Sequence[Packet]) -> tuple[int, "av.VideoFrame | None"]:
+def _count_by_tail(
+    container: "av.container.InputContainer", stream: "av.VideoStream", packets: Sequence[Packet]
+) -> tuple[int, "av.VideoFrame | None"]:
     """Frames shown before the last keyframe plus those that decode from there, where files fall short."""
     start = max(packet.time for packet in packets if packet.is_keyframe)
     first, num_decoded = None, sum(packet.time < start for packet in packets)
-    with open_video(name) as container:
-        stream = video_stream(name, container)
-        container.seek(start, stream=stream)
-        for frame in frames_of(container, stream):
-            if frame.pts is not None and frame.pts >= start:
-                first, num_decoded = first or frame, num_decoded + 1
-    return num_decoded, first
-
-
-def _count_all(name: VideoSource) -> tuple[int, "av.VideoFrame | None"]:
-    first, num_decoded = None, 0
-    with open_video(name) as container:
-        for frame in frames_of(container, video_stream(name, container)):
+    # Frames are counted and not looked at: the filter that smooths their blocks can be left out.
+    stream.codec_context.options = {"skip_loop_filter": "all"}
+    container.seek(start, stream=stream)
+    for frame in frames_of(container, stream):
+        if frame.pts is not None and frame.pts >= start:
             first, num_decoded = first or frame, num_decoded + 1
     return num_decoded, first
+
+
+def _times_of_all(name: VideoSource) -> tuple[list[int | None], "av.VideoFrame | None"]:
+    """When the file says that each frame is shown, in the order in which they decode."""
+    times: list[int | None] = []
+    first = None
+    with open_video(name) as container:
+        for frame in frames_of(container, video_stream(name, container)):
+            first = first or frame
+            times.append(frame.pts)
+    return times, first
 
 
 def _rotation(frame: "av.VideoFrame") -> int:

@@ -4,21 +4,46 @@ Frames come as uint8 (T, H, W, C) and leave as float (C, T, H, W). Each transfor
 the crop shows, cuts it out and only then resizes it, in uint8: no pixel is resized or converted that is not used.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-__all__ = ["EvalTransform", "TrainTransform", "crop_size_pair", "normalise"]
+__all__ = ["Crop", "EvalTransform", "TrainTransform", "crop_size_pair", "normalise"]
 
 Box = tuple[int, int, int, int]
 """Part of a frame: top, left, height, width in pixels."""
 
-Crop = Callable[[torch.Tensor], torch.Tensor]
-"""From frames to crops of one size."""
+
+class Crop(NamedTuple):
+    """A part of frames, and the size that it is resized to.
+
+    Args:
+        box: the part.
+        size: (height, width) in pixels.
+    """
+
+    box: Box
+    size: tuple[int, int]
+
+    def cut(self, frames: torch.Tensor) -> torch.Tensor:
+        """The part of frames, or of one of them, as a view: (..., H, W, C) to (..., box height, box width, C)."""
+        top, left, height, width = self.box
+        return frames[..., top : top + height, left : left + width, :]
+
+    def resize(self, parts: torch.Tensor) -> torch.Tensor:
+        """Parts at the crop's size: uint8 (..., box height, box width, C) to (..., C, *size)."""
+        # The permuted view is channels-last memory, which the uint8 resize works on directly.
+        clip = parts.movedim(-1, -3)
+        return clip if self.box[2:] == self.size else functional.resize(clip, list(self.size), antialias=True)
+
+    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
+        """Cut and resize."""
+        return self.resize(self.cut(frames))
+
 
 RAND_AUGMENT_FILL = 114  # what a rotated or sheared frame uncovers is shown as mid grey, near the usual mean
 
@@ -75,15 +100,11 @@ class TrainTransform:
         return self.finish(self.draw_crop(*frames.shape[1:3])(frames))
 
     def draw_crop(self, height: int, width: int) -> Crop:
-        """Draw a clip's crop for frames of this size: a function from frames, or one of them, to resized crops.
-
-        Shape:
-            uint8 (..., H, W, C) to uint8 (..., C, crop height, crop width).
-        """
+        """Draw a clip's crop for frames of this size."""
         box_height, box_width = self._draw_size(height, width)
         top = int(torch.randint(height - box_height + 1, ()).item())
         left = int(torch.randint(width - box_width + 1, ()).item())
-        return partial(_crop_resize, box=(top, left, box_height, box_width), size=self.crop_size)
+        return Crop((top, left, box_height, box_width), self.crop_size)
 
     def finish(self, clip: torch.Tensor) -> torch.Tensor:
         """Flip, augment and normalise the crops of a clip: uint8 (T, C, ...) to float32 (C, T, ...)."""
@@ -146,31 +167,34 @@ class EvalTransform:
     def __call__(self, frames: torch.Tensor, crop: int = 0) -> torch.Tensor:
         """Transform the frames of one clip; crop is the number of the crop, 0 to num_crops - 1."""
         _check_frames(frames)
-        return self.finish(self.crop(frames, crop))
+        _, height, width, _ = frames.shape
+        return self.finish(self.crop(height, width, crop)(frames))
 
-    def crop(self, frames: torch.Tensor, crop: int) -> torch.Tensor:
-        """Cut a crop from frames, or from one of them, and resize it.
+    def crop(self, height: int, width: int, number: int = 0) -> Crop:
+        """One of the crops of frames of this size.
 
-        Shape:
-            uint8 (..., H, W, C) to uint8 (..., C, crop height, crop width).
+        Raises:
+            ValueError: no such crop.
         """
-        if not 0 <= crop < self.num_crops:
-            raise ValueError(f"crop should be 0 to {self.num_crops - 1}, but it is {crop}.")
-        height, width = frames.shape[-3:-1]
-        return _crop_resize(frames, self._box(height, width, crop), self.crop_size)
+        if not 0 <= number < self.num_crops:
+            raise ValueError(f"crop should be 0 to {self.num_crops - 1}, but it is {number}.")
+        if self.stretch:
+            return Crop((0, 0, height, width), self.crop_size)
+        box = _view_box(height, width, self.short_side, self.crop_size, number, self.num_crops)
+        return Crop(box, self.crop_size)
 
     def crops(self, frame: torch.Tensor) -> list[torch.Tensor]:
         """All crops of one frame, uint8 (H, W, C) to (C, ...) each, in memory of their own."""
-        height, width, _ = frame.shape
-        if self._box(height, width, 0)[2:] == self.crop_size:
-            # Nothing is resized: the crops are parts of one copy, in which each channel lies together.
-            frame = torch.from_numpy(np.ascontiguousarray(frame.numpy().transpose(2, 0, 1))).permute(1, 2, 0)
-        return [self.crop(frame, crop) for crop in range(self.num_crops)]
-
-    def _box(self, height: int, width: int, crop: int) -> Box:
-        if self.stretch:
-            return 0, 0, height, width
-        return _view_box(height, width, self.short_side, self.crop_size, crop, self.num_crops)
+        frame_height, frame_width, _ = frame.shape
+        crops = [self.crop(frame_height, frame_width, number) for number in range(self.num_crops)]
+        (top, left, height, width), (last_top, last_left, _, _) = crops[0].box, crops[-1].box
+        if (height, width) != self.crop_size:
+            return [crop(frame) for crop in crops]
+        # Nothing is resized: the crops are parts of one copy, in which each channel lies together.
+        shown = frame.numpy()[top : last_top + height, left : last_left + width]
+        planes = torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1)))
+        starts = [(crop.box[0] - top, crop.box[1] - left) for crop in crops]
+        return [planes[:, down : down + height, right : right + width] for down, right in starts]
 
     def finish(self, clip: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
         """Normalise the crops of a clip: T of uint8 (C, ...) to float32 (C, T, ...)."""
@@ -255,17 +279,6 @@ def _view_box(height: int, width: int, short_side: int, crop: tuple[int, int], v
     elif num_views > 1:
         left = view * room_right // (num_views - 1)
     return top, left, box_height, box_width
-
-
-def _crop_resize(frames: torch.Tensor, box: Box, size: tuple[int, int]) -> torch.Tensor:
-    """uint8 (..., H, W, C) to uint8 (..., C, *size)."""
-    top, left, height, width = box
-    part = frames[..., top : top + height, left : left + width, :]
-    # The permuted view is channels-last memory, which the uint8 resize works on directly.
-    clip = part.movedim(-1, -3)
-    if (height, width) == size:
-        return clip
-    return functional.resize(clip, list(size), antialias=True)
 
 
 def _jitter_color(clip: torch.Tensor, strength: float) -> torch.Tensor:

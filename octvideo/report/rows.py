@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata as packages
@@ -190,13 +191,18 @@ def collect_metadata(device: str | torch.device | None = None) -> dict[str, Any]
     names = ("octvideo", "torch", "torchvision", "pytorch-lightning")
     return {
         "git_commit": _git_commit(),
-        **{f"{name.replace('-', '_')}_version": _version(name) for name in names},
+        **package_versions(names),
         "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}",
         "device": _device_name(torch.device(device or "cpu")),
         "cpu_threads": torch.get_num_threads(),
         "date_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def package_versions(names: Iterable[str]) -> dict[str, str | None]:
+    """Versions of packages, as <name>_version; None where one is not installed."""
+    return {f"{name.replace('-', '_')}_version": _version(name) for name in names}
 
 
 def _device_name(device: torch.device) -> str:

@@ -2,6 +2,7 @@
 
 import json
 
+import av
 import pytest
 import torch
 
@@ -134,13 +135,19 @@ def test_decoding_gives_rates_ratios_and_the_problems_of_loaders(tmp_path, two_c
         assert main(["benchmark", "decoding", "--videos", *videos, *arguments, "--output", str(path)]) == 0
     finally:
         torch.set_num_threads(threads)
-    rows = json.loads(path.read_text())["rows"]
+    content = json.loads(path.read_text())
+    rows = content["rows"]
+    assert content["settings"]["videos"] == ["train 0.mp4", "train 1.mp4"]
+    assert content["metadata"]["av_version"] == av.__version__
+    assert str(two_classes) not in path.read_text()
+    info = probe_video(videos[0])
+    assert {(row["videos"], row["num_videos"]) for row in rows} == {(f"h264 mp4 {info.width}x{info.height}", 2)}
     assert [(row["clips"], row["crops"], row["loader"]) for row in rows[::4]] == [
         (1, 1, "octvideo"),
         (2, 3, "octvideo"),
     ]
     for ours, other, wrong, failing in (rows[:4], rows[4:]):
-        num_clips = 2 * ours["clips"] * ours["crops"]
+        num_clips = 4 if ours["clips"] == 1 else 2 * ours["clips"] * ours["crops"]  # of one process, 4 at least
         assert ours["clips_per_second"] == pytest.approx(1e3 * num_clips / ours["median_ms"])
         assert other["octvideo_ratio"] == pytest.approx(other["median_ms"] / ours["median_ms"])
         assert wrong["problem"].startswith("gave 1 clips of [(3, 2, 24, 24)]")
@@ -148,6 +155,13 @@ def test_decoding_gives_rates_ratios_and_the_problems_of_loaders(tmp_path, two_c
         assert failing["clips_per_second"] is None
     assert "RuntimeError" in capsys.readouterr().out
     assert main(["benchmark", "decoding", "--hd", "false"]) == 1
+
+
+@pytest.mark.parametrize(("videos", "views", "workers", "passes"), [
+    (1, 30, 0, 1), (1, 30, 2, 2), (3, 1, 0, 2), (3, 1, 1, 2), (3, 30, 2, 2), (2, 30, 2, 1), (1, 1, 0, 4), (3, 1, 2, 4),
+])  # fmt: skip
+def test_each_worker_gets_as_many_videos_as_the_others(videos, views, workers, passes):
+    assert decoding._num_passes(videos, views, workers) == passes
 
 
 @pytest.mark.parametrize("name", ["torchcodec", "decord", "pytorchvideo"])

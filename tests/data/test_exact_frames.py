@@ -32,6 +32,7 @@ CODECS: dict[str, tuple[str, dict[str, str], tuple[str, ...], tuple[str, ...]]] 
     "h265_open_gop": ("libx265", {"x265-params": f"{QUIET}:open-gop=1:keyint=20:bframes=4"}, ("mp4", "mkv"), TIMED),
     "h265_one_gop": ("libx265", {"x265-params": f"{QUIET}:keyint=-1:bframes=4"}, ("mp4",), TIMED),
     "mpeg4": ("mpeg4", {}, ("mp4", "mkv", "avi"), TIMED),
+    "mpeg4_no_b_frames": ("mpeg4", {}, ("mp4", "avi"), TIMED),
     "vp9": ("libvpx-vp9", VP9, ("webm", "mkv", "mp4", "avi"), ALL),
     "vp9_hidden_frames": ("libvpx-vp9", {"cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "16"}, ("webm",), ALL),
     "av1": ("libsvtav1", AV1, ("mp4", "mkv", "webm", "avi"), TIMED),
@@ -62,6 +63,10 @@ KINDS += [
 ]
 
 
+def has_b_frames(codec: str) -> bool:
+    return codec.startswith(("h264", "h265")) or codec == "mpeg4"
+
+
 def describe(kind) -> str:
     codec, container, rate, degrees, pix_fmt, (height, width) = kind
     return f"{codec}-{container}-{rate}-{degrees}-{pix_fmt}-{height}x{width}"
@@ -83,13 +88,13 @@ def video(request, tmp_path_factory, painted_writer, rotate_video):
     except av.error.FFmpegError:
         pytest.skip(f"this PyAV has no encoder {encoder}")
     painted_writer(
-        path, NUM_FRAMES, codec=encoder, options=options, max_b_frames=0 if "libvpx" in encoder else 2, size=size,
+        path, NUM_FRAMES, codec=encoder, options=options, max_b_frames=2 * has_b_frames(codec), size=size,
         pix_fmt=pix_fmt, times_ms=irregular_times_ms() if rate == "variable" else None,
     )  # fmt: skip
     if degrees:
         rotate_video(path, degrees)
     if container == "avi":
-        seekers = NONE
+        seekers = NONE if has_b_frames(codec) else ONLY_PYAV  # AVI times a frame by its place in the file
     return path, degrees, [name for name in seekers if name == "pyav" or not degrees], read_in_sequence(path, degrees)
 
 

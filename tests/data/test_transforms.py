@@ -41,6 +41,24 @@ def test_crops_reach_both_ends_of_the_longer_side(height, width, axis):
     assert starts == [0, 15, 30]
 
 
+@pytest.mark.parametrize(("height", "width"), [(32, 50), (50, 32), (64, 100)])
+@pytest.mark.parametrize("num_crops", [1, 3])
+def test_all_crops_of_a_frame_are_its_crops_one_by_one(height, width, num_crops):
+    transform = EvalTransform(short_side=32, crop_size=24, num_crops=num_crops)
+    frame = torch.randint(256, (height, width, 3), dtype=torch.uint8)
+    crops = transform.crops(frame)
+    assert len(crops) == num_crops
+    for number, crop in enumerate(crops):
+        assert torch.equal(crop, transform.crop(height, width, number)(frame))
+
+
+@pytest.mark.parametrize(("height", "width"), [(30, 40), (33, 61), (100, 80)])
+def test_resizing_a_clip_is_resizing_its_frames(height, width):
+    frames = torch.randint(256, (5, height, width, 3), dtype=torch.uint8)
+    crop = EvalTransform(short_side=32, crop_size=24).crop(height, width)
+    assert torch.equal(crop.resize(crop.cut(frames)), torch.stack([crop(frame) for frame in frames]))
+
+
 def test_eval_matches_resizing_the_frame_first():
     generator = torch.Generator().manual_seed(4)
     coarse = torch.randint(256, (1, 3, 6, 8), generator=generator, dtype=torch.uint8)
