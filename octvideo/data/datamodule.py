@@ -80,7 +80,7 @@ class VideoDataModule(pl.LightningDataModule):
         unreadable: clips that cannot be read: "error", or "skip" to leave them out of their batch (and a video that is
             scored out of the score), counted and listed.
         timeout_seconds: limit for making a clip, after which its video counts as unreadable; 0 sets none. With shards,
-            limit for waiting for a batch of the loader processes, after which training ends in an error.
+            limit for waiting for their index, and for a batch of the loader processes, which then ends in an error.
         val_fraction: part of train that is held out, class by class, where val is None.
         seed: of that choice, and of what each training epoch draws.
         missing: listed videos that do not exist: "error", or "skip" to leave them out with a notice, as a manifest does

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlparse
 
 from octvideo.data.shards.index import INDEX_FILE, Shard, ShardError, ShardIndex, parse_index
@@ -18,6 +19,7 @@ __all__ = ["ShardSet", "are_shards", "open_address", "open_shards", "require_web
 MAX_SHARDS = 100_000
 MAX_INDEX_BYTES = 2**30
 BLOCK_BYTES = 2**20
+TIMEOUT_SECONDS = 300.0
 RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 TAR_NAME = re.compile(r"[A-Za-z0-9_.-]+\.tar")
 ENDS_EARLY = -getattr(signal, "SIGPIPE", 13)  # status of a command whose output nobody reads any more
@@ -42,36 +44,38 @@ def are_shards(source: str | os.PathLike[str]) -> bool:
     return text.endswith(".tar") or _scheme(text) != "" or (os.path.isdir(text) and any(Path(text).glob("*.tar")))
 
 
-def open_shards(source: str | os.PathLike[str]) -> ShardSet:
+def open_shards(source: str | os.PathLike[str], timeout_seconds: float = TIMEOUT_SECONDS) -> ShardSet:
     """Read the index of shards.
 
     Args:
         source: folder, or path or address of one or more of the shards that braces spell out, as in
             ``shards/train-{000000..000009}.tar``.
+        timeout_seconds: limit for waiting for the next bytes of an address; 0 sets none.
 
     Raises:
         ImportError: webdataset is not installed.
         FileNotFoundError: a shard of the index is not there.
-        ShardError: no index, a shard that it does not know, or one of another size.
+        ShardError: no index, one that does not come, a shard that it does not know, or one of another size.
     """
     text = os.fspath(source)
     if os.path.isdir(text):
-        index = _read_index(os.path.join(text, INDEX_FILE))
+        index = _read_index(os.path.join(text, INDEX_FILE), timeout_seconds)
         urls = [os.path.join(text, shard.name) for shard in index.shards]
     else:
         urls = _expand(text)
-        index = _choose(_read_index(_replace_name(urls[0], INDEX_FILE)), urls)
+        index = _choose(_read_index(_replace_name(urls[0], INDEX_FILE), timeout_seconds), urls)
     for url, shard in zip(urls, index.shards, strict=True):
         _check_file(url, shard)
     return ShardSet(index, tuple(urls))
 
 
 @contextmanager
-def open_address(url: str) -> Iterator[IO[bytes]]:
+def open_address(url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Any]:
     """A file or an address, open for reading from its start to its end.
 
     Raises:
-        ShardError: it cannot be opened, the transfer fails, or it would run a command.
+        ShardError: it cannot be opened, it would run a command, the transfer fails, or nothing comes for
+            timeout_seconds, where these are above 0.
     """
     gopen = require_webdataset()
     _check_scheme(url)
@@ -82,9 +86,28 @@ def open_address(url: str) -> Iterator[IO[bytes]]:
     except (OSError, ValueError, ImportError) as error:
         raise ShardError(f"{url}: cannot be opened ({error}). Check the address.") from error
     try:
-        yield stream
+        is_pipe = hasattr(stream, "proc") and os.name == "posix"  # elsewhere pipes cannot be waited for
+        yield _Transfer(url, stream, timeout_seconds) if is_pipe and timeout_seconds > 0 else stream
     finally:
         _close(url, stream)
+
+
+class _Transfer:
+    """The output of a process that fetches an address, which is ended when nothing comes for too long."""
+
+    def __init__(self, url: str, pipe: Any, timeout_seconds: float) -> None:
+        self.url, self.pipe, self.timeout_seconds = url, pipe, timeout_seconds
+
+    def read(self, size: int = BLOCK_BYTES) -> bytes:
+        """Up to `size` bytes, none at the end."""
+        if not wait([self.pipe.stream], self.timeout_seconds):
+            self.pipe.ignore_errors = True  # its status says only that it was ended here
+            self.pipe.proc.kill()
+            raise ShardError(
+                f"{self.url}: nothing came for {self.timeout_seconds:g} s. Check the address and its server; a larger "
+                "timeout_seconds waits longer."
+            )
+        return self.pipe.stream.read1(size)  # leaves nothing in a buffer, where the wait would not see it
 
 
 def require_webdataset() -> Callable[..., Any]:
@@ -155,11 +178,11 @@ def _replace_name(url: str, name: str) -> str:
     return url[:start] + name + url[end:]
 
 
-def _read_index(url: str) -> ShardIndex:
+def _read_index(url: str, timeout_seconds: float) -> ShardIndex:
     if _scheme(url) == "" and not os.path.isfile(url):
         raise ShardError(f"{url}: no such index. octvideo data pack writes it beside the shards; copy it with them.")
     text = bytearray()
-    with open_address(url) as stream:
+    with open_address(url, timeout_seconds) as stream:
         # A single read of the limit would take that much memory at once.
         while block := stream.read(BLOCK_BYTES):
             text += block
