@@ -247,6 +247,15 @@ def test_the_report_counts_by_class_and_lists_what_is_bad(videos, tmp_path):
         write_scan_report(tmp_path, Annotations((VideoRecord("other.mp4", 0),), ("a",)), manifest)
 
 
+def test_the_report_takes_any_name_of_a_class(videos, tmp_path):
+    names = (r"$\frac{$", "a$b$", "two\nlines", "\udcff")
+    records = tuple(VideoRecord(path, number) for number, path in enumerate(videos[: len(names)]))
+    manifest = scan_videos(videos, tmp_path / "m.csv")
+    write_scan_report(tmp_path, Annotations(records, names), manifest)
+    assert (tmp_path / "report.png").read_bytes()[:4] == b"\x89PNG"
+    assert r"| $\frac{$ | 1 |" in (tmp_path / "report.md").read_text()
+
+
 def test_what_a_manifest_knows_to_be_bad_is_left_out_and_counted(videos, tmp_path):
     annotations = Annotations(tuple(VideoRecord(path, 0) for path in [*videos, str(tmp_path / "gone.mp4")]), ("a",))
     manifest = scan_videos(videos, tmp_path / "m.csv")
