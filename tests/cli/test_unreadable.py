@@ -170,6 +170,26 @@ def test_a_manifests_bad_videos_are_left_out_and_the_others_not_probed(lists_wit
     assert {r["reason"].split(" (")[0] for r in rows} == {"corrupt: cannot be opened as a video"}
 
 
+def test_what_a_manifest_leaves_out_of_validation_is_listed_and_shown(lists_with_broken, capsys):
+    (lists_with_broken / "val.txt").write_text((lists_with_broken / "test.txt").read_text() + "late.mp4 1\n")
+    lines = "".join((lists_with_broken / f"{name}.txt").read_text() for name in ("train", "test")).splitlines()
+    paths = [str(lists_with_broken / line.rsplit(" ", 1)[0]) for line in lines]
+    scan_videos(paths, lists_with_broken / "m.csv")
+    (lists_with_broken / "late.mp4").write_bytes(b"not scanned, and no video")
+    changes = {"data.manifest": lists_with_broken / "m.csv", "data.val": lists_with_broken / "val.txt"}
+    with pytest.warns(UserWarning, match=r"videos are left out"):
+        assert main(command(lists_with_broken, "run", **changes, **{"data.unreadable": "skip"})) == 0
+    run, out = lists_with_broken / "run", capsys.readouterr().out
+    rows = [(r["split"], r["epoch"], Path(r["path"]).name) for r in rows_of(run / "unreadable.csv")]
+    assert rows[:4] == [
+        ("train", "", "broken 0.mp4"), ("train", "", "broken 1.mp4"), ("val", "", "broken 0.mp4"),
+        ("val", "0", "late.mp4"),
+    ]  # fmt: skip
+    assert "val: 2 videos were left out at least once as unreadable" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("epoch 1/1")]
+    assert "unreadable 4" in line
+
+
 def test_a_scan_counts_what_it_finds(lists_with_broken, two_classes, capsys):
     given = [
         "data",
