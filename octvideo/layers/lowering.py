@@ -36,7 +36,7 @@ def conv3d(
             lambda frames: F.conv2d(frames, kernel, bias, stride[1:], padding[1:], dilation[1:], groups),
         )
     elif tuple(weight.shape[3:]) == (1, 1) and not any(padding[1:]) and tuple(stride[1:]) == (1, 1):
-        kernel = weight.flatten(3)
+        kernel = weight.squeeze(4)  # flatten gives its last axis a stride of which the backward pass is in two minds
         out = F.conv2d(to_places(x), kernel, bias, (stride[0], 1), (padding[0], 0), (dilation[0], 1), groups)
         out = from_places(out, x.shape[3:])
     else:

@@ -42,6 +42,19 @@ def test_convolution_equals_torch_and_keeps_the_layout(kernel, stride, padding, 
     assert torch.equal(conv3d(x, weight, bias, stride, padding, dilation, groups), expected)
 
 
+@pytest.mark.parametrize("channels", [(2, 1), (6, 1), (3, 2)])
+@pytest.mark.parametrize("kernel", [(3, 1, 1), (1, 3, 3), (3, 3, 3), (1, 1, 1)])
+def test_gradients_of_one_clip_and_one_channel(kernel, channels):
+    x, weight = torch.randn(1, channels[0], 8, 4, 4).double(), torch.randn(*reversed(channels), *kernel).double()
+    given = [value.clone().requires_grad_() for value in (x, weight)]
+    expected = torch.autograd.grad(F.conv3d(*given, padding="same").square().sum(), given)
+    given = [in_channels_last(value).requires_grad_() for value in (x, weight)]
+    padding = [size // 2 for size in kernel]
+    got = torch.autograd.grad(conv3d(*given, None, (1, 1, 1), padding, (1, 1, 1)).square().sum(), given)
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("octave", ["spatial", "temporal", "spatiotemporal"])
 @pytest.mark.parametrize("kernel", [(3, 1, 1), (1, 3, 3), (1, 1, 1), (3, 3, 3)])
 @pytest.mark.parametrize("stride", [(1, 1, 1), (2, 2, 2), (1, 2, 2)])
