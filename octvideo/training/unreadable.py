@@ -66,8 +66,9 @@ class UnreadableClips(Callback):
 
     def _show(self, pl_module: pl.LightningModule, on_step: bool) -> None:
         if count := len(self.unreadable):
-            options = {"prog_bar": True, "on_step": on_step, "on_epoch": not on_step, "batch_size": 1}
-            pl_module.log("unreadable", float(count), **options)
+            pl_module.log(
+                "unreadable", float(count), prog_bar=True, on_step=on_step, on_epoch=not on_step, batch_size=1
+            )
 
     def _enter(self, split: str, epoch: int | None, batch: Any) -> None:
         self.unreadable.add(split, epoch, ((clip.path, clip.reason) for clip in batch.get("unreadable", ())))
