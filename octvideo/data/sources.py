@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ def read_source(
         settings: root, missing, val_fraction and timeout_seconds of the data module.
 
     Raises:
-        ValueError: a list without labels, or shards beside what is for lists only.
+        ValueError: a list without labels, shards beside what is for lists only, or a pattern with stars.
     """
     if are_shards(source):
         return _read_shards(split, source, class_names, manifest, settings)
@@ -73,6 +74,11 @@ def _read_shards(
         raise ValueError(
             f"{split}: the manifest {manifest.path} says nothing of videos in the shards {source}. Leave manifest out: "
             "octvideo data pack has looked at every video."
+        )
+    if any(sign in source for sign in "*?[") and not os.path.exists(source):
+        raise ValueError(
+            f"{split}: {source} is a pattern, which no shards are named by. Give their folder, or spell them out with "
+            "braces, as in shards/train-{000000..000009}.tar."
         )
     shards = open_shards(source, settings["timeout_seconds"])
     names = None if class_names is None else read_class_names(class_names)
