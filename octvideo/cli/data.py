@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -17,6 +21,7 @@ from octvideo.data.shards import pack_videos
 
 MANIFEST = "manifest.csv"
 LINES = 20  # of progress where there is no terminal
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -28,6 +33,25 @@ def run(arguments: Sequence[str]) -> int:
     if action not in ACTIONS:
         raise ValueError(f"octvideo data takes one of the actions {', '.join(ACTIONS)}; got {action!r}")
     return ACTIONS[action](list(arguments[1:]))
+
+
+@contextmanager
+def saying_what_is_full(folder: str | Path) -> Iterator[None]:
+    """Say where there is no room, and how to go on: what the system says of a full disk often names no file.
+
+    Raises:
+        OSError: in place of another one.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        free = shutil.disk_usage(folder).free if os.path.isdir(folder) else 0
+        raise OSError(
+            f"{error.filename or folder} cannot be written ({error.strerror}): {free / 1e6:.1f} MB are free. What was "
+            "written before is whole: make room and give the same command again, which goes on there"
+        ) from error
 
 
 def run_synthesize(arguments: Sequence[str]) -> int:
@@ -67,6 +91,11 @@ def run_scan(arguments: Sequence[str]) -> int:
         "--timeout_seconds", type=float, default=300.0, help="time limit of a file, which then counts as bad"
     )
     options = parser.parse_args(list(arguments))
+    with saying_what_is_full(options.output):
+        return _scan(options)
+
+
+def _scan(options: Any) -> int:
     folder = Path(options.output)
     annotations = read_annotations(options.list, root=options.root, class_names=options.class_names, missing="keep")
     with Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn()) as progress:
@@ -100,7 +129,7 @@ def run_pack(arguments: Sequence[str]) -> int:
     parser.add_function_arguments(pack_videos, skip={"source", "folder", "progress"})
     options = parser.parse_args(list(arguments)).as_dict()
     source, folder = options.pop("source"), options.pop("output")
-    with Progress() as progress:
+    with saying_what_is_full(folder), Progress() as progress:
         bar = progress.add_task(f"videos of {source}")
         index = pack_videos(
             source, folder, **options, progress=lambda done, total: progress.update(bar, completed=done, total=total)

@@ -125,10 +125,8 @@ def train(values: dict[str, Any], output: Path) -> None:
     resume = resumable_checkpoint(output) if values["resume"] else None
     if values["init"] and resume is None:
         load_weights(classifier.network, values["init"])
-    unreadable = UnreadableLog(output / UNREADABLE)
     if trainer.is_global_zero:
-        for part in ("train", "val"):
-            unreadable.add(part, None, data.left_out[part].items())
+        list_left_out(data, output)
     seconds = _fit_timed(classifier, data, trainer, resume)
     if values["trainer"].get("fast_dev_run"):
         return
@@ -151,6 +149,14 @@ def check_builder(model: str, own_builders: bool) -> None:
     """
     if ":" in model and not own_builders:
         raise ValueError(f"model {model!r} is not octvideo's, and importing it runs its code: add --own_builders")
+
+
+def list_left_out(data: VideoDataModule, output: Path) -> None:
+    """List the training and validation videos that a manifest leaves out, before any clip is read."""
+    unreadable = UnreadableLog(output / UNREADABLE)
+    for split in ("train", "val") if data.has_validation else ("train",):
+        data.annotations(split)  # what is left out is known when a list is read
+        unreadable.add(split, None, data.left_out[split].items())
 
 
 def show_left_out(output: Path) -> None:

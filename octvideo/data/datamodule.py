@@ -19,8 +19,14 @@ from octvideo.data.sources import read_source
 from octvideo.data.split import split_annotations
 from octvideo.data.unreadable import check_unreadable
 
-__all__ = ["VideoDataModule"]
+__all__ = ["PREPROCESSING", "VideoDataModule"]
 
+PREPROCESSING = (
+    "num_frames", "frame_stride", "target_fps", "short", "frame_order", "test_short_side", "stretch", "num_clips",
+    "num_crops", "test_crop_size", "cache_short_side", "mean", "std",
+)  # fmt: skip
+"""Names of the settings that make test clips, which a checkpoint keeps; the cache's, too: resizing twice gives other
+pixels than once."""
 PRECISE_EPOCH = 1_000_000  # no epoch of a run draws what statistics of batch norms are taken over
 SPLITS = ("train", "val", "test")
 STAGE_SPLITS = {
@@ -80,7 +86,7 @@ class VideoDataModule(pl.LightningDataModule):
         unreadable: clips that cannot be read: "error", or "skip" to leave them out of their batch (and a video that is
             scored out of the score), counted and listed.
         timeout_seconds: limit for making a clip, after which its video counts as unreadable; 0 sets none. It also
-            holds for each piece of a shard that comes from an address.
+            holds for the index of shards, and for each piece of a shard that comes from an address.
         val_fraction: part of train that is held out, class by class, where val is None.
         seed: of that choice, and of what each training epoch draws.
         missing: listed videos that do not exist: "error", or "skip" to leave them out with a notice, as a manifest does
@@ -141,6 +147,8 @@ class VideoDataModule(pl.LightningDataModule):
         check_unreadable(unreadable, timeout_seconds)
         self.save_hyperparameters()
         self._stages = read_stages(multigrid)
+        for stage in self._stages:
+            stage.shape(self.hparams)  # raises an error now, not when its epoch comes
         self.first_epoch = 0  # of a resumed run: its loader starts to draw before the trainer knows its epoch
         self.first_batch = 0  # of a run that is resumed within that epoch
         self.left_out: dict[str, dict[str, str]] = {split: {} for split in SPLITS}  # reasons by path
@@ -197,14 +205,13 @@ class VideoDataModule(pl.LightningDataModule):
 
     def preprocessing(self) -> dict[str, Any]:
         """Plain values that rebuild test clips: ``VideoDataset(annotations, mode="test", **preprocessing)``."""
-        hparams = self.hparams
-        names = ("num_frames", "frame_stride", "target_fps", "short", "frame_order", "test_short_side", "stretch")
-        values = {name: hparams[name] for name in (*names, "num_clips", "num_crops")}
-        crop = hparams["crop_size"] if hparams["test_crop_size"] is None else hparams["test_crop_size"]
-        values["test_crop_size"] = crop if isinstance(crop, int) else list(crop)
-        values["cache_short_side"] = hparams["cache_short_side"]  # resizing twice gives other pixels than once
-        values.update(mean=list(hparams["mean"]), std=list(hparams["std"]))
-        return values
+        values = {name: self.hparams[name] for name in PREPROCESSING}
+        if values["test_crop_size"] is None:
+            values["test_crop_size"] = self.hparams["crop_size"]
+        return {
+            name: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+            for name, value in values.items()
+        }
 
     def shards_sha256(self, split: str) -> str | None:
         """What tells the shards of a split from others, wherever they lie; None for a list or folder of videos."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+from octvideo.data.transforms import crop_size_pair
+
 __all__ = ["LONG_CYCLE", "GridStage", "MultigridPlan", "plan_long_cycle", "read_stages", "stage_at"]
 
 LONG_CYCLE = ((0.25, 0.5**0.5), (0.5, 0.5**0.5), (0.5, 1.0), (1.0, 1.0))
@@ -36,10 +38,19 @@ class GridStage:
         """The stage's settings of training clips, from the usual ones: num_frames, frame_stride, crop_size, short_side.
 
         The span in time stays, and the least short side shrinks with the crop, so that a crop shows as much.
+
+        Raises:
+            ValueError: the crop is so much larger than the usual one that the least short side is above the most.
         """
         stride, crop, side = usual["frame_stride"], usual["crop_size"], usual["short_side"]
         least, most = (side, side) if isinstance(side, int) else side
-        shrink = self.crop_size / (crop if isinstance(crop, int) else min(crop))
+        shrink = self.crop_size / min(crop_size_pair(crop, None))
+        if shrink > 1 and round(least * shrink) > most:
+            raise ValueError(
+                f"multigrid has a crop_size of {self.crop_size} until epoch {self.until_epoch}, which is larger than "
+                f"crop_size {crop}: short_side {side} has no room for it. Give rows of smaller clips, as "
+                "[until_epoch, batch_factor, num_frames, crop_size], or none."
+            )
         return {
             "num_frames": self.num_frames,
             "frame_stride": None if stride is None else stride * usual["num_frames"] / self.num_frames,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -42,13 +43,13 @@ def read_source(
         source: list, folder, or shards.
         class_names: as in :func:`read_annotations`.
         manifest: of a scan.
-        settings: root, missing and val_fraction of the data module.
+        settings: root, missing, val_fraction and timeout_seconds of the data module.
 
     Raises:
-        ValueError: a list without labels, or shards beside what is for lists only.
+        ValueError: a list without labels, shards beside what is for lists only, or a pattern with stars.
     """
     if are_shards(source):
-        return _read_shards(split, source, class_names, manifest, settings["val_fraction"])
+        return _read_shards(split, source, class_names, manifest, settings)
     missing = settings["missing"] if manifest is None else "keep"
     annotations = read_annotations(source, root=settings["root"], class_names=class_names, missing=missing)
     if not annotations.is_labelled:
@@ -65,15 +66,20 @@ def read_source(
 
 
 def _read_shards(
-    split: str, source: str, class_names: ClassNames, manifest: Manifest | None, val_fraction: float
+    split: str, source: str, class_names: ClassNames, manifest: Manifest | None, settings: Mapping[str, Any]
 ) -> Source:
-    if split == "train" and val_fraction > 0:
+    if split == "train" and settings["val_fraction"] > 0:
         raise ValueError(f"val_fraction can't divide the shards {source}. Give val a list or shards of its own.")
     if manifest is not None:
         raise ValueError(
             f"{split}: the manifest {manifest.path} says nothing of videos in the shards {source}. Leave manifest out: "
             "octvideo data pack has looked at every video."
         )
-    shards = open_shards(source)
+    if any(sign in source for sign in "*?[") and not os.path.exists(source):
+        raise ValueError(
+            f"{split}: {source} is a pattern, which no shards are named by. Give their folder, or spell them out with "
+            "braces, as in shards/train-{000000..000009}.tar."
+        )
+    shards = open_shards(source, settings["timeout_seconds"])
     names = None if class_names is None else read_class_names(class_names)
     return Source(shards.index.annotations(names), {}, shards)

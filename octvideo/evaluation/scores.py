@@ -234,7 +234,9 @@ class VideoScores(Metric):
         )
         kept = ~torch.isin(videos, left_out)
         if len(left_out) and not kept.any():
-            raise ValueError(f"no video could be scored: all {len(left_out.unique())} were left out as unreadable.")
+            raise ValueError(
+                f"no video could be scored: each of the {len(left_out.unique())} that were tried is unreadable."
+            )
         results = combine_views(probs[kept], labels[kept], videos[kept], views[kept])
         results.num_expected = self.num_videos
         return results

@@ -119,6 +119,8 @@ def _blues() -> Colormap:
 def _name_ticks(axes: Axes, class_names: Sequence[str], totals: np.ndarray) -> None:
     if len(class_names) > _MOST_NAMED:
         return
+    # Names of folders need not be UTF-8.
+    class_names = [name.encode(errors="backslashreplace").decode() for name in class_names]
     size = 9.0 if len(class_names) <= 35 else 6.0
     upright = len(class_names) <= 8 and max(map(len, class_names)) <= 7
     axes.set_xticks(

@@ -27,16 +27,29 @@ def to_channels_last(network: nn.Module) -> nn.Module:
         >>> network = to_channels_last(resnet3d_tiny(num_classes=8, alpha=0.25))
     """
 
-    def lowered(module: nn.Module) -> nn.Module | None:
-        if dense_kind(module) is nn.Conv3d:
-            return octave_from_dense(module, 0, 0)  # type: ignore[arg-type]
-        return planar_pool(module)
-
-    network = replace_modules(network, lowered)
+    network = replace_modules(network, lambda module: _own_convolution(module) or planar_pool(module))
     for parameter in network.parameters():
         if parameter.dim() in _FORMATS:
             parameter.data = parameter.data.contiguous(memory_format=_FORMATS[parameter.dim()])
     return network
+
+
+def own_convolutions(network: nn.Module) -> nn.Module:
+    """Let dense 3-D convolutions run as octave ones of alpha 0 do, in place; return the network.
+
+    State dict and outputs stay the same; gradients in half precision are right on a CPU, where torch's own are
+    noise for a kernel that is longer than the clip. `to_channels_last` includes it.
+
+    Args:
+        network: octave or dense. Its parameters stay the same objects.
+    """
+    return replace_modules(network, _own_convolution)
+
+
+def _own_convolution(module: nn.Module) -> nn.Module | None:
+    if dense_kind(module) is nn.Conv3d:
+        return octave_from_dense(module, 0, 0)  # type: ignore[arg-type]
+    return None
 
 
 def recompute_pooled(network: nn.Module) -> nn.Module:

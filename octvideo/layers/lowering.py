@@ -27,6 +27,7 @@ def conv3d(
     Shape:
         as `torch.nn.functional.conv3d`; a channels-last map gives a channels-last map.
     """
+    x, padding = _lay_zeros(x, weight, stride, padding, dilation)
     if not is_channels_last(x):
         return F.conv3d(x, weight, bias, tuple(stride), tuple(padding), tuple(dilation), groups)
     if weight.shape[2] == 1 and padding[0] == 0:
@@ -36,12 +37,38 @@ def conv3d(
             lambda frames: F.conv2d(frames, kernel, bias, stride[1:], padding[1:], dilation[1:], groups),
         )
     elif tuple(weight.shape[3:]) == (1, 1) and not any(padding[1:]) and tuple(stride[1:]) == (1, 1):
-        kernel = weight.flatten(3)
+        kernel = weight.squeeze(4)  # flatten gives its last axis a stride of which the backward pass is in two minds
         out = F.conv2d(to_places(x), kernel, bias, (stride[0], 1), (padding[0], 0), (dilation[0], 1), groups)
         out = from_places(out, x.shape[3:])
     else:
         out = F.conv3d(x, weight, bias, tuple(stride), tuple(padding), tuple(dilation), groups)
     return out.contiguous(memory_format=torch.channels_last_3d)
+
+
+def _lay_zeros(
+    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> tuple[Tensor, Sequence[int]]:
+    """Lay the zeros around a map that is smaller than the kernel or the stride, for training in half precision.
+
+    There torch's gradient of the weight is noise on a CPU, and is written beyond its memory.
+
+    Returns:
+        The map and the padding that is left to the convolution.
+    """
+    if not any(padding) or not _trains_in_half(x, weight):
+        return x, padding
+    spans = [max(d * (k - 1) + 1, s) for d, k, s in zip(dilation, weight.shape[2:], stride, strict=True)]
+    if all(span <= size for span, size in zip(spans, x.shape[2:], strict=True)):
+        return x, padding
+    return F.pad(x, [p for p in reversed(padding) for _ in range(2)]), (0, 0, 0)
+
+
+def _trains_in_half(x: Tensor, weight: Tensor) -> bool:
+    """True where a weight gets a gradient by a type of 16 bits on a CPU, its own or autocast's."""
+    if x.device.type != "cpu" or not (weight.requires_grad and torch.is_grad_enabled()):
+        return False
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    return dtype in (torch.bfloat16, torch.float16)
 
 
 def avg_pool3d(x: Tensor, factors: Sequence[int]) -> Tensor:

@@ -55,10 +55,10 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
     """Return a copy of a network, octave or dense, that computes the same in less time; for inference.
 
     Batch norms are folded into the convolutions before them (weights of the dense shape: one rule for every alpha),
-    and all maps lie in channels-last memory. On a CPU a kernel in C, which is compiled on first use, then adds the paths
-    and the shortcut up, rectifies and pools as it writes, with weights packed once; where it is not to be had, oneDNN's
-    kernels do, in two steps. Or with `compile`, torch.compile generates code for the whole network. On a CPU with glibc
-    the process keeps memory that it has freed, see `octvideo.runtime.memory`.
+    and all maps lie in channels-last memory. On a CPU a kernel in C, compiled on first use, then adds the paths and the
+    shortcut up, rectifies and pools as it writes, with weights packed once; where it is not to be had, oneDNN's kernels
+    do, in two steps. Or with `compile`, torch.compile generates code for the whole network. On a CPU with glibc the
+    process keeps memory that it has freed, see `octvideo.runtime.memory`.
 
     Each step is checked on the example; one that fails or changes the outputs is left out, with a warning. Norms and
     sums of a network that torch.fx cannot trace are left as they are: its branches may depend on the input.

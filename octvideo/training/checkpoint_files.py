@@ -20,14 +20,34 @@ LAST, PREVIOUS, BEST = "last.ckpt", "last-previous.ckpt", "best.ckpt"
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes checkpoints whole or not at all; beside last.ckpt the one before it is kept as last-previous.ckpt."""
+    """Writes checkpoints whole or not at all; beside last.ckpt the one before it is kept as last-previous.ckpt.
+
+    A last.ckpt that cannot be read never becomes the one before: that would cost the run its only good checkpoint.
+    """
+
+    _written: tuple[int, int] | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write into a file beside `path`, force it to the disk, and give it the name."""
         buffer = io.BytesIO()  # torch.save into a file hides what the system says of a full disk
         torch.save(checkpoint, buffer)
         path = Path(path)
-        write_whole(buffer.getbuffer(), path, path.with_name(PREVIOUS) if path.name == LAST else None)
+        is_kept = path.name == LAST and self._is_whole(path)
+        write_whole(buffer.getbuffer(), path, path.with_name(PREVIOUS) if is_kept else None)
+        if path.name == LAST:
+            self._written = _stamp(path)
+
+    def _is_whole(self, path: Path) -> bool:
+        """Whether a checkpoint can be read; one that was written here, and not changed since, is not read for it."""
+        if not path.is_file():
+            return False
+        if self._written == _stamp(path):
+            return True
+        try:
+            read_checkpoint(path)
+        except ValueError:
+            return False
+        return True
 
 
 def write_whole(content: bytes | memoryview, path: Path, previous: Path | None = None) -> None:
@@ -93,6 +113,11 @@ def resumable_checkpoint(output: str | Path) -> Path | None:
             f"anew (--init {Path(output) / CHECKPOINTS / BEST} starts from the best weights, where it is there)"
         )
     return None
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _newest_first(output: str | Path) -> tuple[Path, Path]:

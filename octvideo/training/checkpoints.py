@@ -56,7 +56,7 @@ def load_classifier(path: str | Path, *, own_builders: bool = False) -> VideoCla
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: the file is no checkpoint of octvideo, or its network cannot be built.
+        ValueError: the file is no checkpoint of octvideo, its network cannot be built, or its weights are not finite.
     """
     content = read_checkpoint(path)
     with _naming(path):
@@ -76,6 +76,7 @@ def load_classifier(path: str | Path, *, own_builders: bool = False) -> VideoCla
     except (TypeError, ValueError, RuntimeError) as error:
         reason = textwrap.shorten(str(error).splitlines()[0], 300, placeholder=" ...")
         raise ValueError(f"{path} does not fit octvideo's {name[:100]!r}: {reason}") from error
+    _check_finite(path, state)
     return classifier.eval()
 
 
@@ -89,6 +90,15 @@ def _check_shapes(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Non
     for name in given:
         if name not in own:
             raise ValueError(f"its state_dict has {name[:100]!r}, which the network has not")
+
+
+def _check_finite(path: str | Path, state: Mapping[str, Tensor]) -> None:
+    for name, value in state.items():
+        if not value.isfinite().all():
+            raise ValueError(
+                f"{path}: its {name} is not finite, so its training has diverged. Give an earlier checkpoint, or train "
+                "anew with a lower lr or gradients that are clipped (trainer.gradient_clip_val)"
+            )
 
 
 def read_resumed(path: Path) -> dict[str, Any]:

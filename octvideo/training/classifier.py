@@ -117,6 +117,8 @@ class VideoClassifier(pl.LightningModule):
         if self.hparams["channels_last"]:
             self.network = layers.to_channels_last(self.network)
             self.takes_channels_last = True
+        else:
+            self.network = layers.own_convolutions(self.network)
         if self.hparams["checkpoint_activations"]:
             recompute.checkpoint_activations(self.network)
         if self.hparams["recompute_pooled"]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import textwrap
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from octvideo.training.checkpoints import read_resumed
 from octvideo.training.classifier import VideoClassifier
 from octvideo.training.metrics_file import MetricsFile
 from octvideo.training.precise_bn import PreciseBatchNorm
+from octvideo.training.processes import ended_together
 from octvideo.training.progress import LineProgress
 from octvideo.training.resume import EpochSoFar, StepCheckpoints, StepSeed, position
 from octvideo.training.sharding import FSDP, FullySharded
@@ -153,29 +152,3 @@ def fit(classifier: VideoClassifier, data: VideoDataModule, trainer: pl.Trainer,
             raise
         reason = textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
         raise ValueError(f"{resume} cannot be resumed with these options, or is damaged: {reason}") from error
-
-
-@contextmanager
-def ended_together(trainer: pl.Trainer) -> Iterator[None]:
-    """End the processes that a trainer has started where this one fails: they would wait for it, some for ever.
-
-    Raises:
-        ChildProcessError: in place of what a loader says when one of its processes dies.
-        KeyboardInterrupt: in place of the exit that Lightning makes of an interrupt.
-    """
-    try:
-        yield
-    except BaseException as error:
-        children = getattr(trainer.strategy.launcher, "procs", [])
-        doomed = list(children)
-        children.clear()  # Lightning watches them, and would kill this process before it can say what is wrong
-        for child in doomed:
-            child.kill()
-        if isinstance(error, SystemExit) and trainer.interrupted:
-            raise KeyboardInterrupt from None
-        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
-            raise ChildProcessError(
-                "a process that loads videos died; most often the system kills it for want of memory: free some, or "
-                "give fewer num_workers or a smaller batch_size. What was written is whole: the run can go on from it"
-            ) from error
-        raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import types
 import typing
@@ -10,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Union, get_args, get_origin
 
 from octvideo.data import VideoDataset
+from octvideo.data.datamodule import PREPROCESSING
 from octvideo.training.classifier import VideoClassifier
 
 NEEDED = ("num_frames", "frame_stride", "test_crop_size")
@@ -38,8 +38,7 @@ def check_hparams(hparams: Any) -> dict[str, Any]:
 
 def _check_preprocessing(values: Any) -> None:
     hints = typing.get_type_hints(VideoDataset.__init__)
-    keyword_only = {n for n, p in inspect.signature(VideoDataset).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    _check_types("preprocessing", values, {n: hints[n] for n in keyword_only - {"cache", "mode"}})
+    _check_types("preprocessing", values, {name: hints[name] for name in PREPROCESSING})
     missing = [name for name in NEEDED if name not in values]
     if missing:
         raise ValueError(f"preprocessing lacks {', '.join(missing)}")

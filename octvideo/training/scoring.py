@@ -13,7 +13,7 @@ from torch import Tensor
 from octvideo.data import VideoDataModule
 from octvideo.evaluation import ScoreLog, VideoResults
 from octvideo.training.classifier import VideoClassifier
-from octvideo.training.fit import ended_together
+from octvideo.training.processes import ended_together
 
 SECONDS_PER_LINE = 30
 

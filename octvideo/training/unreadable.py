@@ -26,6 +26,9 @@ class UnreadableClips(Callback):
         self.unreadable = log
         self.num_read = self.num_left_out = 0
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.unreadable.reload()  # what a manifest leaves out
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.num_read = self.num_left_out = 0
 
@@ -39,16 +42,16 @@ class UnreadableClips(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if len(self.unreadable):
-            pl_module.log("unreadable", float(len(self.unreadable)), prog_bar=True, on_step=True, batch_size=1)
+        self._show(pl_module, on_step=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.unreadable.reload()  # what other processes have entered
+        self._show(pl_module, on_step=False)  # with what validation has left out since the last batch
         if self.num_left_out and not self.num_read:
             path, reason = next(reversed(self.unreadable.videos("train").items()))
             raise VideoDecodeError(
                 f"none of the {self.num_left_out:,} clips of epoch {trainer.current_epoch + 1} could be read, such as "
-                f"{path}: {reason}. All are listed in {self.unreadable.path}."
+                f"{path}: {reason.rstrip('.')}. All are listed in {self.unreadable.path}."
             )
 
     def on_validation_batch_start(
@@ -60,6 +63,12 @@ class UnreadableClips(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         self._enter("test", None, batch)
+
+    def _show(self, pl_module: pl.LightningModule, on_step: bool) -> None:
+        if count := len(self.unreadable):
+            pl_module.log(
+                "unreadable", float(count), prog_bar=True, on_step=on_step, on_epoch=not on_step, batch_size=1
+            )
 
     def _enter(self, split: str, epoch: int | None, batch: Any) -> None:
         self.unreadable.add(split, epoch, ((clip.path, clip.reason) for clip in batch.get("unreadable", ())))

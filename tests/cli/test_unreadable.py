@@ -1,6 +1,7 @@
 """Commands beside videos that cannot be read: what they say, write and count."""
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -170,6 +171,26 @@ def test_a_manifests_bad_videos_are_left_out_and_the_others_not_probed(lists_wit
     assert {r["reason"].split(" (")[0] for r in rows} == {"corrupt: cannot be opened as a video"}
 
 
+def test_what_a_manifest_leaves_out_of_validation_is_listed_and_shown(lists_with_broken, capsys):
+    (lists_with_broken / "val.txt").write_text((lists_with_broken / "test.txt").read_text() + "late.mp4 1\n")
+    lines = "".join((lists_with_broken / f"{name}.txt").read_text() for name in ("train", "test")).splitlines()
+    paths = [str(lists_with_broken / line.rsplit(" ", 1)[0]) for line in lines]
+    scan_videos(paths, lists_with_broken / "m.csv")
+    (lists_with_broken / "late.mp4").write_bytes(b"not scanned, and no video")
+    changes = {"data.manifest": lists_with_broken / "m.csv", "data.val": lists_with_broken / "val.txt"}
+    with pytest.warns(UserWarning, match=r"videos are left out"):
+        assert main(command(lists_with_broken, "run", **changes, **{"data.unreadable": "skip"})) == 0
+    run, out = lists_with_broken / "run", capsys.readouterr().out
+    rows = [(r["split"], r["epoch"], Path(r["path"]).name) for r in rows_of(run / "unreadable.csv")]
+    assert rows[:4] == [
+        ("train", "", "broken 0.mp4"), ("train", "", "broken 1.mp4"), ("val", "", "broken 0.mp4"),
+        ("val", "0", "late.mp4"),
+    ]  # fmt: skip
+    assert "val: 2 videos were left out at least once as unreadable" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("epoch 1/1")]
+    assert "unreadable 4" in line
+
+
 def test_a_scan_counts_what_it_finds(lists_with_broken, two_classes, capsys):
     given = [
         "data",
@@ -196,11 +217,34 @@ def test_a_scan_counts_what_it_finds(lists_with_broken, two_classes, capsys):
     assert "synthesize, scan" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can mount a small disk")
+@pytest.mark.parametrize("action", ["scan", "pack"])
+def test_a_full_disk_is_named_and_the_same_command_goes_on(two_classes, tmp_path, capsys, action):
+    (tmp_path / "small").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(tmp_path / "small")]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this system lets nobody mount")
+    given = ["data", action, str(two_classes / "train.txt"), "--output", str(tmp_path / "small"), "--num_workers", "1"]
+    try:
+        (tmp_path / "small" / "other").write_bytes(bytes(12 * 1024))
+        assert main(given) == 1
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert f"octvideo: error: {tmp_path / 'small'}" in line
+        assert "cannot be written (No space left on device): 0.0 MB are free" in line
+        assert "make room and give the same command again" in line
+        (tmp_path / "small" / "other").unlink()
+        subprocess.run(["mount", "-o", "remount,size=16m", str(tmp_path / "small")], check=True)
+        assert main(given) == 0
+    finally:
+        subprocess.run(["umount", str(tmp_path / "small")], check=True)
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
         ("data.unreadable", "ignore", "unreadable should be one of error, skip, but it is 'ignore'"),
         ("data.timeout_seconds", -1, "timeout_seconds should be at least 0, which sets no limit, but it is -1"),
+        ("data.train", "shards/*.tar", "train: shards/*.tar is a pattern, which no shards are named by. Give their fo"),
         ("data.manifest", "gone.csv", "gone.csv: no such manifest. Write one with: octvideo data scan"),
     ],
 )

@@ -49,6 +49,13 @@ def test_rows_that_are_no_stages(rows):
         VideoDataModule(multigrid=rows)
 
 
+def test_a_stage_larger_than_the_clips_is_refused_at_once(painted_set):
+    """As where a recipe's crop is made smaller, and its rows are not."""
+    message = r"multigrid has a crop_size of 79 until epoch 2, which is larger than crop_size 32: short_side \(48, 56\)"
+    with pytest.raises(ValueError, match=message):
+        VideoDataModule(train=str(painted_set / "list.txt"), multigrid=[[2, 4, 4, 79]], **SMALL)
+
+
 def test_batches_have_their_stages_shape_and_every_video_once(module):
     seen = {}
     for module.first_epoch in (0, 1, 2, 3):

@@ -6,6 +6,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -247,6 +249,15 @@ def test_the_report_counts_by_class_and_lists_what_is_bad(videos, tmp_path):
         write_scan_report(tmp_path, Annotations((VideoRecord("other.mp4", 0),), ("a",)), manifest)
 
 
+def test_the_report_takes_any_name_of_a_class(videos, tmp_path):
+    names = (r"$\frac{$", "a$b$", "two\nlines", "\udcff")
+    records = tuple(VideoRecord(path, number) for number, path in enumerate(videos[: len(names)]))
+    manifest = scan_videos(videos, tmp_path / "m.csv")
+    write_scan_report(tmp_path, Annotations(records, names), manifest)
+    assert (tmp_path / "report.png").read_bytes()[:4] == b"\x89PNG"
+    assert r"| $\frac{$ | 1 |" in (tmp_path / "report.md").read_text()
+
+
 def test_what_a_manifest_knows_to_be_bad_is_left_out_and_counted(videos, tmp_path):
     annotations = Annotations(tuple(VideoRecord(path, 0) for path in [*videos, str(tmp_path / "gone.mp4")]), ("a",))
     manifest = scan_videos(videos, tmp_path / "m.csv")
@@ -276,6 +287,31 @@ def test_what_a_manifest_knows_to_be_bad_is_left_out_and_counted(videos, tmp_pat
 def test_wrong_settings(tmp_path, settings):
     with pytest.raises(ValueError, match="num_workers and timeout_seconds should be positive, but are"):
         scan_videos(["a.mp4"], tmp_path / "m.csv", **settings)
+
+
+OTHER_SCAN = """
+import sys, time
+from octvideo.data import scan_videos
+
+def progress(done, total):
+    print("holds it", flush=True)
+    time.sleep(60)
+
+scan_videos(["gone.mp4"], sys.argv[1], progress=progress)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="nothing keeps two scans apart")
+def test_two_scans_do_not_write_one_manifest(tmp_path):
+    (tmp_path / "scan.py").write_text(OTHER_SCAN)
+    command = [sys.executable, str(tmp_path / "scan.py"), str(tmp_path / "m.csv")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "holds it\n"
+        with pytest.raises(ValueError, match=r"m.csv: another scan is writing it. Wait for its end, or give"):
+            scan_videos(["other.mp4"], tmp_path / "m.csv")
+        other.kill()
+    assert len(scan_videos(["other.mp4"], tmp_path / "m.csv")) == 1  # a dead one holds nothing
+    assert {path.name for path in tmp_path.iterdir()} == {"m.csv", "scan.py"}
 
 
 @pytest.mark.parametrize("content", ["path,label\na.mp4,0\n", "path,label\na.mp4,", "path,lab", "no line"])

@@ -64,6 +64,11 @@ def test_empty_class_is_drawn_grey(tmp_path):
     assert grey.mean() > 0.1
 
 
+def test_any_name_of_a_folder_can_be_drawn(tmp_path):
+    plot_confusion(tmp_path / "confusion.png", torch.eye(2), [r"$\frac{$", "\udcff"])
+    assert (tmp_path / "confusion.png").read_bytes()[:4] == b"\x89PNG"
+
+
 def test_errors_name_the_argument(tmp_path):
     with pytest.raises(ValueError, match=r"confusion should have shape \(3, 3\).*got \(2, 2\)"):
         write_confusion_csv(tmp_path / "x.csv", torch.zeros(2, 2), NAMES)

@@ -6,8 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from octvideo.layers import OctConv3d, octave_from_dense, split
+from octvideo.layers.layout import own_convolutions, to_channels_last
 from octvideo.layers.lowering import conv3d, is_channels_last
 from octvideo.layers.pool import planar_pool
+from octvideo.models import resnet3d_tiny
 
 
 def in_channels_last(x):
@@ -40,6 +42,86 @@ def test_convolution_equals_torch_and_keeps_the_layout(kernel, stride, padding, 
     torch.testing.assert_close(out, expected)
     assert is_channels_last(out)
     assert torch.equal(conv3d(x, weight, bias, stride, padding, dilation, groups), expected)
+
+
+@pytest.mark.parametrize("channels", [(2, 1), (6, 1), (3, 2)])
+@pytest.mark.parametrize("kernel", [(3, 1, 1), (1, 3, 3), (3, 3, 3), (1, 1, 1)])
+def test_gradients_of_one_clip_and_one_channel(kernel, channels):
+    x, weight = torch.randn(1, channels[0], 8, 4, 4).double(), torch.randn(*reversed(channels), *kernel).double()
+    given = [value.clone().requires_grad_() for value in (x, weight)]
+    expected = torch.autograd.grad(F.conv3d(*given, padding="same").square().sum(), given)
+    given = [in_channels_last(value).requires_grad_() for value in (x, weight)]
+    padding = [size // 2 for size in kernel]
+    got = torch.autograd.grad(conv3d(*given, None, (1, 1, 1), padding, (1, 1, 1)).square().sum(), given)
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "size", "stride"),
+    [
+        ((5, 5, 5), (4, 8, 8), 1),
+        ((5, 5, 5), (4, 8, 8), (1, 2, 2)),
+        ((3, 3, 3), (2, 6, 6), 1),
+        ((3, 3, 3), (1, 6, 6), 2),
+        ((7, 1, 1), (4, 6, 6), 1),
+        ((3, 1, 1), (1, 6, 6), (2, 1, 1)),
+        ((3, 7, 7), (2, 2, 2), 1),
+        ((1, 7, 7), (2, 2, 2), (1, 3, 3)),
+        ((1, 3, 3), (4, 1, 1), 2),
+        ((4, 3, 1), (2, 6, 6), 1),
+        ((5, 5, 5), (2, 3, 9), 1),
+        ((5, 3, 3), (6, 6, 6), 1),
+    ],
+)
+@pytest.mark.parametrize(("channels", "groups"), [((3, 24), 1), ((16, 24), 1), ((8, 8), 8)])
+@pytest.mark.parametrize("by_autocast", [True, False])
+@pytest.mark.parametrize("layout", [torch.channels_last_3d, torch.contiguous_format])
+def test_gradients_in_bfloat16_on_maps_smaller_than_the_kernel(
+    kernel, size, stride, channels, groups, by_autocast, layout
+):
+    """Against float64 on the same rounded values; torch's own are noise, another in each run."""
+    x = torch.randn(2, channels[0], *size).bfloat16()
+    weight = torch.randn(channels[1], channels[0] // groups, *kernel).bfloat16()
+    stride = (stride,) * 3 if isinstance(stride, int) else stride
+    padding = tuple(k // 2 for k in kernel)
+    exact = [value.double().requires_grad_() for value in (x, weight)]
+    expected = F.conv3d(*exact, None, stride, padding, groups=groups)
+    pull = torch.randn_like(expected).bfloat16()
+    kind = torch.float32 if by_autocast else torch.bfloat16
+    given = [value.to(kind).contiguous(memory_format=layout).requires_grad_() for value in (x, weight)]
+    with torch.autocast("cpu", torch.bfloat16, enabled=by_autocast):
+        out = conv3d(*given, None, stride, padding, (1, 1, 1), groups)
+    assert out.dtype == torch.bfloat16
+    assert relative_error(out, expected) < 0.01
+    theirs = torch.autograd.grad(expected, exact, pull.double())
+    for ours, right in zip(torch.autograd.grad(out, given, pull), theirs, strict=True):
+        assert relative_error(ours, right) < 0.01
+
+
+def relative_error(value, expected):
+    return float((value.double() - expected).detach().norm() / expected.detach().norm())
+
+
+@pytest.mark.parametrize("change", [to_channels_last, own_convolutions])
+def test_the_stem_of_a_network_gets_its_gradient_in_bfloat16(change):
+    """Clips of 4 frames before a kernel of 5, against float64 on what comes to the stem from both sides."""
+    network = resnet3d_tiny(num_classes=4, alpha=0, dropout=0.0)
+    stem = next(module for module in network.modules() if isinstance(module, nn.Conv3d))
+    weight, clips, pulls = stem.weight, torch.randn(4, 3, 4, 32, 32), []
+    plain = network(clips)
+    network = change(network)
+    if change is own_convolutions:
+        assert torch.equal(network(clips), plain)
+    stem = next(module for module in network.modules() if isinstance(module, nn.Conv3d))
+    assert stem.weight is weight
+    stem.register_forward_hook(lambda module, given, out: out.register_hook(pulls.append) and None)
+    with torch.autocast("cpu", torch.bfloat16):
+        network(clips).float().logsumexp(1).sum().backward()
+    exact = weight.detach().double().requires_grad_()
+    out = F.conv3d(clips.bfloat16().double(), exact, None, stem.stride, stem.padding)
+    (expected,) = torch.autograd.grad(out, exact, pulls[0].double())
+    assert relative_error(weight.grad, expected) < 0.01
 
 
 @pytest.mark.parametrize("octave", ["spatial", "temporal", "spatiotemporal"])

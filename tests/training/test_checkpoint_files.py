@@ -96,10 +96,8 @@ class KilledError(BaseException):
     """Stands for a kill between two calls to the system: nothing is tidied up."""
 
 
-@pytest.mark.parametrize("call", range(5))
-def test_a_kill_between_two_calls_leaves_a_whole_checkpoint(tmp_path, monkeypatch, call):
-    save(tmp_path, 1)
-    save(tmp_path, 2)
+def kill_at(monkeypatch, call):
+    """Let calls to the system do their work until the one of this number."""
     calls = 0
 
     def until_killed(func):
@@ -114,6 +112,13 @@ def test_a_kill_between_two_calls_leaves_a_whole_checkpoint(tmp_path, monkeypatc
 
     for name in ("fsync", "replace", "open"):
         monkeypatch.setattr(os, name, until_killed(getattr(os, name)))
+
+
+@pytest.mark.parametrize("call", range(5))
+def test_a_kill_between_two_calls_leaves_a_whole_checkpoint(tmp_path, monkeypatch, call):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    kill_at(monkeypatch, call)
     with pytest.raises(KilledError):
         save(tmp_path, 3)
     monkeypatch.undo()
@@ -132,6 +137,28 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(tmp_path, keep):
     os.truncate(path, int(keep * size) if isinstance(keep, float) else keep)
     with pytest.warns(UserWarning, match=r"last.ckpt is damaged: the run goes on from .*last-previous.ckpt"):
         assert number_of(resumable_checkpoint(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("same_run", [True, False])
+@pytest.mark.parametrize("call", [None, *range(4)])
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(tmp_path, monkeypatch, same_run, call):
+    files = WholeFiles()
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    for number in (1, 2):
+        files.save_checkpoint(content(number), path)
+    os.truncate(path, path.stat().st_size // 2)
+    files = files if same_run else WholeFiles()
+    if call is None:
+        files.save_checkpoint(content(3), path)
+    else:
+        kill_at(monkeypatch, call)
+        with pytest.raises(KilledError):
+            files.save_checkpoint(content(3), path)
+        monkeypatch.undo()
+    assert number_of(path.with_name("last-previous.ckpt")) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert number_of(resumable_checkpoint(tmp_path)) == (3 if call in (None, 2, 3) else 1)
 
 
 def test_one_changed_byte_is_seen(tmp_path):

@@ -102,6 +102,22 @@ def attempt(path, load):
     return error
 
 
+def test_preprocessing_that_is_not_the_checkpoints_own_is_refused(save):
+    for name, value in (("crop_size", 32), ("short_side", 32), ("flip", 0.5)):
+        assert f"preprocessing hold '{name}', which octvideo does not have" in refusal(
+            save(**{f"hyper_parameters__preprocessing__{name}": value})
+        )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(save, content, value):
+    weights = dict(content["state_dict"])
+    name = next(iter(weights))
+    weights[name] = torch.full_like(weights[name], value)
+    message = refusal(save(state_dict=weights))
+    assert f"its {name} is not finite, so its training has diverged. Give an earlier checkpoint" in message
+
+
 class Hostile:
     """Its pickle calls a function."""
 

@@ -1,5 +1,6 @@
 """Training on several processes (gloo, on this machine) against one process at the same batch in all."""
 
+import contextlib
 import csv
 import os
 import signal
@@ -172,6 +173,35 @@ def break_off(folder, output, changes):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     return children
+
+
+def wait_for_end(process):
+    """Of a process by its id; one whose parent is gone may stay in the list, without its command line."""
+    path = Path("/proc") / process / "cmdline"
+    deadline = time.monotonic() + 60
+    while path.exists() and path.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not path.exists() or not path.read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="the system does not list its processes")
+@pytest.mark.parametrize(
+    "seconds", [0, pytest.param(3, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
+)
+def test_the_others_end_when_the_first_is_killed_before_they_have_met(two_classes, tmp_path, seconds):
+    process = launch(sys.executable, "-m", "octvideo", *arguments(two_classes, tmp_path / "run", **TWO))
+    children = f"/proc/{process.pid}/task/{process.pid}/children"
+    while not (child := Path(children).read_text().split()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(seconds)
+    process.kill()
+    process.communicate()
+    try:
+        wait_for_end(child[0])
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(child[0]), signal.SIGKILL)
 
 
 @pytest.mark.slow

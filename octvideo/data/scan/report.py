@@ -87,7 +87,7 @@ def _plot(path: Path, by_class: dict[str, Counter[str]]) -> None:
     """A bar for each class, those with the most bad files where there are too many classes."""
     names = sorted(by_class, key=lambda name: -sum(by_class[name][status] for status in STATUSES[1:]))[:MOST_CLASSES]
     shown = [name for name in by_class if name in names]
-    with matplotlib.rc_context({"font.size": 9}):
+    with matplotlib.rc_context({"font.size": 9, "text.parse_math": False}):
         figure = Figure(figsize=(9, 1.4 + 0.22 * len(shown)), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
@@ -97,7 +97,8 @@ def _plot(path: Path, by_class: dict[str, Counter[str]]) -> None:
             total = sum(counts[status] for counts in by_class.values())
             axes.barh(range(len(shown)), widths, left=start, color=colour, label=f"{status} ({total:,})")
             start = [one + width for one, width in zip(start, widths, strict=True)]
-        axes.set_yticks(range(len(shown)), shown)
+        # Names of folders need not be UTF-8.
+        axes.set_yticks(range(len(shown)), [name.encode(errors="backslashreplace").decode() for name in shown])
         axes.invert_yaxis()
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("videos")

@@ -23,6 +23,7 @@ from octvideo.data.probe import (
     short_reason,
     video_stream,
 )
+from octvideo.data.scan.lock import only_scan
 from octvideo.data.scan.manifest import (
     Manifest,
     ManifestEntry,
@@ -60,7 +61,7 @@ def scan_videos(
         progress: called as work goes on.
 
     Raises:
-        ValueError: num_workers or timeout_seconds is not positive, or the file is no manifest.
+        ValueError: num_workers or timeout_seconds is not positive, the file is no manifest, or another scan writes it.
     """
     if num_workers < 1 or timeout_seconds <= 0:
         raise ValueError(
@@ -68,8 +69,16 @@ def scan_videos(
         )
     target = Path(manifest)
     target.parent.mkdir(parents=True, exist_ok=True)
-    drop_torn_line(target)
     names = list(dict.fromkeys(map(os.path.abspath, paths)))
+    with only_scan(target):
+        return _complete(target, names, num_workers, timeout_seconds, progress)
+
+
+def _complete(
+    target: Path, names: Sequence[str], num_workers: int, timeout_seconds: float, progress: Progress
+) -> Manifest:
+    """Scan what a manifest does not know."""
+    drop_torn_line(target)
     known = Manifest(target)
     entries = ((name, known.entry(name)) for name in names)
     waiting = [name for name, entry in entries if entry is None or _is_stale(entry, timeout_seconds)]

@@ -18,6 +18,7 @@ __all__ = ["ShardSet", "are_shards", "open_address", "open_shards", "require_web
 MAX_SHARDS = 100_000
 MAX_INDEX_BYTES = 2**30
 BLOCK_BYTES = 2**20
+TIMEOUT_SECONDS = 300.0
 RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 TAR_NAME = re.compile(r"[A-Za-z0-9_.-]+\.tar")
 
@@ -41,32 +42,33 @@ def are_shards(source: str | os.PathLike[str]) -> bool:
     return text.endswith(".tar") or _scheme(text) != "" or (os.path.isdir(text) and any(Path(text).glob("*.tar")))
 
 
-def open_shards(source: str | os.PathLike[str]) -> ShardSet:
+def open_shards(source: str | os.PathLike[str], timeout_seconds: float = TIMEOUT_SECONDS) -> ShardSet:
     """Read the index of shards.
 
     Args:
         source: folder, or path or address of one or more of the shards that braces spell out, as in
             ``shards/train-{000000..000009}.tar``.
+        timeout_seconds: limit for waiting for the next bytes of an address; 0 sets none.
 
     Raises:
         ImportError: webdataset is not installed.
         FileNotFoundError: a shard of the index is not there.
-        ShardError: no index, a shard that it does not know, or one of another size.
+        ShardError: no index, one that does not come, a shard that it does not know, or one of another size.
     """
     text = os.fspath(source)
     if os.path.isdir(text):
-        index = _read_index(os.path.join(text, INDEX_FILE))
+        index = _read_index(os.path.join(text, INDEX_FILE), timeout_seconds)
         urls = [os.path.join(text, shard.name) for shard in index.shards]
     else:
         urls = _expand(text)
-        index = _choose(_read_index(_replace_name(urls[0], INDEX_FILE)), urls)
+        index = _choose(_read_index(_replace_name(urls[0], INDEX_FILE), timeout_seconds), urls)
     for url, shard in zip(urls, index.shards, strict=True):
         _check_file(url, shard)
     return ShardSet(index, tuple(urls))
 
 
 @contextmanager
-def open_address(url: str, timeout_seconds: float = 300.0) -> Iterator[IO[bytes]]:
+def open_address(url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[IO[bytes]]:
     """A file or an address, open for reading from its start to its end.
 
     Args:
@@ -149,11 +151,11 @@ def _replace_name(url: str, name: str) -> str:
     return url[:start] + name + url[end:]
 
 
-def _read_index(url: str) -> ShardIndex:
+def _read_index(url: str, timeout_seconds: float) -> ShardIndex:
     if _scheme(url) == "" and not os.path.isfile(url):
         raise ShardError(f"{url}: no such index. octvideo data pack writes it beside the shards; copy it with them.")
     text = bytearray()
-    with open_address(url) as stream:
+    with open_address(url, timeout_seconds) as stream:
         # A single read of the limit would take that much memory at once.
         while block := stream.read(BLOCK_BYTES):
             text += block

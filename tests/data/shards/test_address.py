@@ -2,14 +2,19 @@
 
 import functools
 import http.server
+import os
 import shutil
 import sys
 import threading
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from octvideo.data import VideoDataModule
 from octvideo.data.shards import ShardError, are_shards, open_shards
+from octvideo.data.shards.address import open_address
 from octvideo.data.shards.reader import read_members
 
 NEEDS_CURL = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -69,6 +74,57 @@ def test_a_transfer_that_fails_is_named(address):
     shards = open_shards(f"{address}/broken/list-000000.tar")
     with pytest.raises(ShardError, match=r"broken/list-000000.tar: cannot be read; the transfer ended with status 18"):
         read_all(shards)
+
+
+@pytest.fixture
+def silent():
+    """Address of a server that takes connections and says nothing, after a first word where the path asks for one."""
+
+    class Silent(Handler):
+        def do_GET(self):
+            if "/word/" in self.path:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"{")
+            over.wait()
+
+    over = threading.Event()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Silent)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    over.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def read_address(url, timeout_seconds):
+    with open_address(url, timeout_seconds) as file:
+        return b"".join(iter(lambda: file.read(1 << 16), b""))
+
+
+@NEEDS_CURL
+@pytest.mark.skipif(os.name != "posix", reason="pipes cannot be waited for")
+@pytest.mark.parametrize("folder", ["x", "word"])
+def test_a_server_that_says_nothing_is_left_in_time(silent, folder):
+    url = f"{silent}/{folder}/list-000000.tar"
+    start, before = time.monotonic(), psutil.Process().children(recursive=True)
+    with pytest.raises(ShardError, match=rf"{silent}/{folder}/index.json: gave nothing for 1 s, and was stopped"):
+        open_shards(url, timeout_seconds=1)
+    with pytest.raises(ShardError, match=rf"{url}: gave nothing for 1 s"):
+        read_address(url, timeout_seconds=1)
+    assert time.monotonic() - start < 20
+    assert psutil.Process().children(recursive=True) == before
+
+
+@NEEDS_CURL
+@pytest.mark.skipif(os.name != "posix", reason="pipes cannot be waited for")
+def test_the_data_modules_limit_is_the_shards(silent):
+    data = VideoDataModule(test=f"{silent}/x/list-{{000000..000001}}.tar", timeout_seconds=1)
+    with pytest.raises(ShardError, match=r"x/index.json: gave nothing for 1 s"):
+        data.setup("test")
 
 
 def test_commands_do_not_run(packed_set, tmp_path):

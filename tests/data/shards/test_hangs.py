@@ -113,7 +113,8 @@ def test_an_error_names_the_shard_and_the_member(packed_set, member, stick, spli
 
 def test_all_of_a_batch_may_hang(packed_set, monkeypatch):
     """A batch takes as long as its clips together: no limit of the loader ends it before."""
-    monkeypatch.setattr("octvideo.data.stream.iterate_frames", lambda *args, **kwargs: time.sleep(60))
+    for name in ("dataset.decode_frames", "stream.iterate_frames"):
+        monkeypatch.setattr(f"octvideo.data.{name}", lambda *args, **kwargs: time.sleep(60))
     data = module(packed_set, "val", num_workers=1, unreadable="skip", batch_size=8, timeout_seconds=0.3)
     [batch] = loader(data, "val")
     assert (len(batch["video"]), len(batch["unreadable"])) == (0, 8)
