@@ -28,7 +28,7 @@ COMMANDS = {
     "data": "look through a data set (scan), pack it into shards (pack), make the built-in one (synthesize)",
 }
 
-RUN_NETWORKS = ("train", "evaluate", "predict", "benchmark")
+RUN_NETWORKS = ("train", "evaluate", "predict")
 USER_ERRORS = (ValueError, OSError, ImportError, MisconfigurationException)
 MAX_MESSAGE = 2000  # characters: a strange file can make a library quote all of it
 INNER_ERRORS = (TypeError, RuntimeError)  # sometimes a user's mistake that a library reports, sometimes ours
