@@ -16,7 +16,7 @@ from octvideo.benchmarks.training import peak_bytes, training_step
 from octvideo.layers import recompute_pooled, to_channels_last
 from octvideo.models import build_model
 from octvideo.models.build import chosen_size, default_num_classes
-from octvideo.runtime import optimize
+from octvideo.runtime import keep_freed_memory, optimize
 
 PEERS = ("peer", "peer_compiled")
 VARIANTS = ("eager", "fast", "lean", "compiled", *PEERS)
@@ -82,6 +82,7 @@ def benchmark_networks(
     if step == "inference" and "lean" in variants:
         raise ValueError("variant lean is for step training: inference keeps nothing for a backward pass")
     torch.set_num_threads(threads)
+    keep_freed_memory()  # for all variants alike
     clips = torch.randn(batch_size, 3, *chosen_size(model, num_frames, crop), device=device)
     alphas = list(dict.fromkeys([0.0, *alpha]))
     make = _inference if step == "inference" else _training

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import octvideo
-from octvideo.runtime.memory import keep_freed_memory
+from octvideo.runtime import keep_freed_memory
 
 COMMANDS = {
     "quickstart": "make the built-in videos, train dense and octave networks on them, report accuracy against FLOPs",

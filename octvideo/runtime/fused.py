@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from octvideo.layers import OctPair, octave_from_dense, upsample
 from octvideo.layers.channels import HIGH, LOW, Segments, count, take
 from octvideo.layers.functional import columns, is_depthwise
-from octvideo.layers.pair import empty_low
+from octvideo.layers.pair import check_pair, empty_low
 from octvideo.layers.resize import avg_pool, low_size
 from octvideo.runtime import passes
 from octvideo.runtime.moves import Moves
@@ -39,10 +39,20 @@ class _JoinedPair(OctPair):
         self.joined = joined
 
 
-def join(x: Map, factors: Sequence[int]) -> OctPair:
-    """A map with what several fused convolutions read of it: its low and its pooled high part in one map."""
-    pair = x if isinstance(x, OctPair) else empty_low(x, factors)
-    return _JoinedPair(pair.high, pair.low, pair.segments, passes.join(pair.high, pair.low, factors))
+class Join(nn.Module):
+    """Gives a map with what several fused convolutions read of it: its low and its pooled high part in one map.
+
+    Args:
+        factors: the octave's.
+    """
+
+    def __init__(self, factors: Sequence[int]) -> None:
+        super().__init__()
+        self.factors = tuple(factors)
+
+    def forward(self, x: Map) -> OctPair:
+        pair = x if isinstance(x, OctPair) else empty_low(x, self.factors)
+        return _JoinedPair(pair.high, pair.low, pair.segments, passes.join(pair.high, pair.low, self.factors))
 
 
 class FusedConv(nn.Module):
@@ -68,6 +78,7 @@ class FusedConv(nn.Module):
         if _is_narrow(conv):
             conv, self.window = _unfolded(conv)
         self.strides = tuple(conv.stride)
+        self.in_channels, self.in_high, self.in_low = conv.in_channels, conv.in_high, conv.in_low
         self.factors = _factors(conv)
         # On octave axes only the poolings move.
         stride = tuple(1 if f > 1 else s for s, f in zip(conv.stride, self.factors, strict=True))
@@ -76,7 +87,6 @@ class FusedConv(nn.Module):
         self.raising = tuple(f if s == 1 else 1 for s, f in zip(conv.stride, self.factors, strict=True))
         self.pools = {(s, t): self._pools(s, t) for s in (HIGH, LOW) for t in (HIGH, LOW)}
         self.out_segments, self.alpha_out, self.exchange = conv.out_segments, conv.alpha_out, conv.exchange
-        self.tiled = conv.groups == 1 and tiles_take(conv.weight.dtype, conv.in_channels, self.moves)
         self.groups, self.depthwise = conv.groups, is_depthwise(conv.weight, conv.groups)
         self.weight = conv.weight.detach()
         self.bias = None if conv.bias is None else conv.bias.detach()
@@ -88,14 +98,22 @@ class FusedConv(nn.Module):
         targets = [part for part in (HIGH, LOW) if count(self.out_segments, part) and self._has_path(HIGH, part)]
         return any(self.pools[HIGH, target][:1] == [self.factors] for target in targets)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "paths": {}}  # packed for this processor, by libraries that cannot copy
+
     def forward(self, x: Map, summand: Map | None = None) -> Map:
         """Convolve; add the summand, if any; rectify, if so made.
 
         Shape:
             x as the convolution takes it; summand and result as it gives it.
+
+        Raises:
+            ValueError: the map has another type, device, size or number of channels than the convolution takes.
         """
+        self._check_type(x)
         if self.window is not None:
             x = self.window.unfold(x)  # type: ignore[arg-type]
+        self._check_shape(x)
         pair = x if isinstance(x, OctPair) else empty_low(x, self.factors)
         size = self._out_size(pair)
         if summand is None:
@@ -105,6 +123,22 @@ class FusedConv(nn.Module):
             return self._run(pair, size, parts, self.relu)
         out = self._run(pair, size, (None, None), relu=False) + summand  # another kind of map, or one that is broadcast
         return out.relu() if self.relu else out
+
+    def _check_type(self, x: Map) -> None:
+        for part in (x,) if isinstance(x, Tensor) else x.parts:
+            if part.dtype != self.weight.dtype or part.device.type != "cpu":
+                raise ValueError(
+                    f"this fast network takes {self.weight.dtype} maps on a CPU; got {part.dtype} on {part.device}: "
+                    "optimize the network for these, or convert them"
+                )
+
+    def _check_shape(self, x: Map) -> None:
+        """The kernels believe what they are told of a map: it must be true."""
+        if isinstance(x, OctPair):
+            check_pair(x, self.in_high, self.in_low, self.factors)
+        elif self.in_low or x.dim() != len(self.factors) + 2 or x.shape[1] != self.in_channels:
+            wanted = f"a pair with {self.in_low} low channels" if self.in_low else f"{self.in_channels} channels"
+            raise ValueError(f"the convolution takes {wanted} and {len(self.factors)} axes; got {tuple(x.shape)}")
 
     def _pools(self, source: int, target: int) -> list[tuple[int, ...]]:
         """The poolings between the parts, at most two: the first is the stride's where the source is high."""
@@ -243,7 +277,8 @@ class FusedConv(nn.Module):
         weight = take(self.weight, self.out_segments, target)
         if not self.depthwise:
             weight = torch.cat([columns(weight, segments, source, self.groups) for source in sources], 1)
-        if self.tiled:
+        # The same for all paths of a convolution, one of which may go on within another.
+        if self.groups == 1 and tiles_take(weight.dtype, self.in_channels, self.moves):
             return TiledConv(weight, bias, self.moves)
         groups = count(segments, sources[0]) if self.depthwise else self.groups
         return OneDnnConv(weight, bias, self.moves, groups)
@@ -272,6 +307,8 @@ def why_not_fused(conv: Any) -> str | None:
         return "oneDNN's kernels are for float32 and bfloat16 on a CPU"
     if conv.padding_mode != "zeros" or conv.down_sampling != "average":
         return "only zero padding and average down-sampling are fused"
+    if not conv.in_channels or not conv.out_channels:
+        return "it has no channels"
     axes = list(zip(conv.kernel_size, conv.dilation, conv.geometry.padding, strict=True))
     if any(before != after for _, _, (before, after) in axes):
         return "its padding differs between the two ends"

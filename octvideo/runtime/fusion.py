@@ -15,7 +15,7 @@ from octvideo.convert.trace import trace
 from octvideo.layers import OctConv2d, OctConv3d, Pairwise, octave_from_dense
 from octvideo.layers.conv import dense_kind
 from octvideo.layers.replace import replace_modules
-from octvideo.runtime.fused import FusedConv, join, why_not_fused
+from octvideo.runtime.fused import FusedConv, Join, why_not_fused
 from octvideo.runtime.pools import fast_pool
 
 SUMS = (operator.add, operator.iadd, torch.add)
@@ -51,7 +51,7 @@ def fuse(network: nn.Module) -> nn.Module:
         if conv in fused:
             readers = [fused.get(modules.get(str(user.target))) for user in node.users]  # type: ignore[arg-type]
             fused[conv].joins = None not in readers and any(reader.reads_joined for reader in readers)  # type: ignore[union-attr]
-    _join_before(graph, lambda n: fused.get(modules.get(str(n.target))))  # type: ignore[arg-type]
+    _join_before(network, graph, lambda n: fused.get(modules.get(str(n.target))))  # type: ignore[arg-type]
     replace_modules(
         network, lambda m: fused.get(m) or (FusedConv(_as_octave(m), False) if _fusable(m) else fast_pool(m))
     )
@@ -80,17 +80,19 @@ def _fuse_at(node: fx.Node, modules: dict[str, nn.Module]) -> FusedConv:
     return FusedConv(_as_octave(modules[str(node.target)]), relu)
 
 
-def _join_before(graph: fx.Graph, fused_at: Callable[[fx.Node], FusedConv | None]) -> None:
+def _join_before(network: nn.Module, graph: fx.Graph, fused_at: Callable[[fx.Node], FusedConv | None]) -> None:
     """Pool once what several fused convolutions read that no fused one has made."""
-    for node in list(graph.nodes):
-        readers = [fused_at(user) for user in node.users]
-        if fused_at(node) is not None or len(readers) < 2 or None in readers:
+    for number, node in enumerate(list(graph.nodes)):
+        readers = [(user, conv) for user in node.users if (conv := fused_at(user)) and conv.reads_joined]
+        readers = [(user, conv) for user, conv in readers if user.args[0] is node]
+        factors = {conv.factors for _, conv in readers}
+        if fused_at(node) is not None or len(readers) < 2 or len(factors) != 1:
             continue
-        factors = {reader.factors for reader in readers if reader.reads_joined}  # type: ignore[union-attr]
-        if len(factors) == 1:
-            with graph.inserting_after(node):
-                joined = graph.call_function(join, (node, factors.pop()))
-            node.replace_all_uses_with(joined, delete_user_cb=lambda user, joined=joined: user is not joined)
+        network.add_module(f"join_{number}", Join(factors.pop()))
+        with graph.inserting_after(node):
+            joined = graph.call_module(f"join_{number}", (node,))
+        for user, _ in readers:
+            user.args = (joined, *user.args[1:])
 
 
 def _may_overwrite(node: fx.Node, is_fused: Callable[[fx.Node], bool]) -> bool:

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 SOURCES = sorted(Path(__file__).with_name("native").glob("*.[ch]"))
-FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-fPIC", "-shared")
+WIDEST = ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()
+FLAGS = ("-O3", "-march=native", *WIDEST, "-fopenmp", "-fPIC", "-shared")
 DEFINITIONS: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.bfloat16: ("-DBFLOAT16",)}
 
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
@@ -24,7 +25,7 @@ _FUNCTIONS: dict[str, tuple[tuple[type, ...], type | None]] = {
     "pool": ((_POINTER, _POINTER, _INT, _POINTER, _INT, _POINTER, ctypes.c_int), None),
     "add_raised": ((*(_POINTER,) * 3, _INT, _POINTER, _INT, *(_POINTER,) * 2, *(ctypes.c_int,) * 2), None),
     "max_pool": ((*(_POINTER,) * 2, _INT, *(_POINTER,) * 5, ctypes.c_int), None),
-    "convolve": ((_POINTER,) * 4, None),
+    "convolve": ((_POINTER,) * 4, ctypes.c_int),
     "can_convolve": ((_INT, _INT), _INT),
     "num_blocks": ((_INT,), _INT),
     "block_start": ((_INT, _INT), _INT),
@@ -36,8 +37,9 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     """The kernels for a type; None, with a notice, where they cannot be compiled."""
     try:
         loaded = ctypes.CDLL(str(compiled(dtype)))
-    except (OSError, subprocess.SubprocessError) as error:
-        warnings.warn(f"pooling and sums run by torch's functions, which take longer: {_reason(error)}", stacklevel=2)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        slower = "fast networks run by oneDNN's and torch's functions, which take longer"
+        warnings.warn(f"{slower}: {_reason(error)}", stacklevel=2)
         return None
     for name, (arguments, result) in _FUNCTIONS.items():
         function = getattr(loaded, name)
@@ -52,6 +54,7 @@ def compiled(dtype: torch.dtype) -> Path:
         FileNotFoundError: there is no C compiler.
         subprocess.SubprocessError: the compiler fails or takes too long.
         OSError: the cache cannot be written.
+        RuntimeError: the user has no home folder for it.
     """
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if compiler is None:

@@ -15,7 +15,6 @@ from octvideo.convert.trace import trace
 from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, OctPair, to_channels_last
 from octvideo.layers.conv import dense_kind
 from octvideo.runtime.fusion import fuse
-from octvideo.runtime.memory import keep_freed_memory
 
 TOLERANCES: dict[torch.dtype | None, float] = {
     torch.float64: 1e-9,
@@ -57,8 +56,8 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
     Batch norms are folded into the convolutions before them (weights of the dense shape: one rule for every alpha),
     and all maps lie in channels-last memory. On a CPU a kernel in C, compiled on first use, then adds the paths and the
     shortcut up, rectifies and pools as it writes, with weights packed once; where it is not to be had, oneDNN's kernels
-    do, in two steps. Or with `compile`, torch.compile generates code for the whole network. On a CPU with glibc the
-    process keeps memory that it has freed, see `octvideo.runtime.memory`.
+    do, in two steps. Or with `compile`, torch.compile generates code for the whole network. For large batches see also
+    `keep_freed_memory`. No gradients flow through a fast network.
 
     Each step is checked on the example; one that fails or changes the outputs is left out, with a warning. Norms and
     sums of a network that torch.fx cannot trace are left as they are: its branches may depend on the input.
@@ -78,7 +77,6 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
         >>> clip = torch.zeros(1, 3, 16, 48, 48)
         >>> fast = optimize(resnet3d_tiny(num_classes=8, alpha=0.25), clip)
     """
-    keep_freed_memory()
     network: nn.Module = copy.deepcopy(model).eval()
     steps: list[tuple[str, Step]] = [
         ("folding batch norms", fold_norms),

@@ -111,9 +111,10 @@ class TiledConv:
             out = torch.empty(shape, dtype=self.dtype, memory_format=LAYOUTS[x.dim()])
         if summand is not None and row_step(summand) is None:
             summand = summand.contiguous(memory_format=LAYOUTS[x.dim()])
-        call = self._call(x, out, summand, pooled, relu, raising, pooling)
+        call = self._call(x, out, summand, pooled, relu, tuple(raising), tuple(pooling))
         other = (None, None) if raised is None else raised[0]._call(raised[1], None, None, None, False, (), ())
-        library(self.dtype).convolve(*call, *other)  # type: ignore[union-attr]
+        if library(self.dtype).convolve(*call, *other):  # type: ignore[union-attr]
+            raise MemoryError(f"there is no memory for a strip of a map of shape {tuple(out.shape)}")
         return out
 
     def _call(

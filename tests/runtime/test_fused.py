@@ -81,6 +81,7 @@ def test_dense_convolutions_of_any_padding(channels, kernel, stride, padding, di
     assert_fused_equals_plain(image, torch.randn(2, channels, 17, 14))
 
 
+@pytest.mark.usefixtures("kernels")
 def test_copies():
     conv = OctConv2d(8, 8, 3, padding=1, alpha_in=0.25, alpha_out=0.25)
     pair, fused_conv = split(torch.randn(2, 8, 6, 6), 0.25), FusedConv(conv, relu=True)
@@ -88,6 +89,33 @@ def test_copies():
         expected = fused_conv(pair)
         for copied in (copy.deepcopy(fused_conv), pickle.loads(pickle.dumps(fused_conv))):
             assert_equal(copied(pair), expected, 0)
+
+
+@pytest.mark.parametrize(
+    ("x", "error"),
+    [
+        (torch.zeros(1, 8, 6, 6, dtype=torch.double), "takes torch.float32 maps on a CPU; got torch.float64 on cpu"),
+        (torch.zeros(1, 8, 6, 6, dtype=torch.uint8), "got torch.uint8"),
+        (torch.zeros(1, 8, 6, 6, device="meta"), "on meta: optimize the network for these"),
+        (torch.zeros(1, 7, 6, 6), r"takes 8 channels and 2 axes; got \(1, 7, 6, 6\)"),
+        (torch.zeros(8, 6, 6), r"takes 8 channels and 2 axes; got \(8, 6, 6\)"),
+        (torch.zeros(1, 8, 3, 9), r"size \(3, 9\) is too small for a kernel of \(5, 5\)"),
+        (OctPair(torch.zeros(1, 6, 6, 6), torch.zeros(1, 2, 3, 3), ((6, 2),)), "the high part must be"),
+    ],
+)
+def test_maps_that_do_not_fit_are_refused(x, error):
+    fused_conv = FusedConv(octave_from_dense(nn.Conv2d(8, 4, 5), 0, 0), relu=True)
+    with torch.no_grad(), pytest.raises(ValueError, match=error):
+        fused_conv(x)
+
+
+def test_pairs_of_wrong_size_are_refused():
+    fused_conv = FusedConv(OctConv2d(8, 8, 3, padding=1, alpha_in=0.25, alpha_out=0.25), relu=True)
+    pair = OctPair(torch.zeros(1, 6, 64, 64), torch.zeros(1, 2, 2, 2), ((6, 2),))
+    with torch.no_grad(), pytest.raises(ValueError, match=r"must have size \(32, 32\)"):
+        fused_conv(pair)
+    with torch.no_grad(), pytest.raises(ValueError, match="takes a pair with 2 low channels"):
+        fused_conv(torch.zeros(1, 8, 6, 6))
 
 
 def test_a_summand_that_is_broadcast_or_of_another_kind():

@@ -1,5 +1,8 @@
 """The fast network computes what the network computes."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 import torchvision
@@ -7,9 +10,10 @@ from pytorchvideo.models import create_slowfast
 from torch import nn
 
 from octvideo import octavize
+from octvideo.layers import OctConv2d
 from octvideo.models import IMAGE_BUILDERS, build_model
 from octvideo.runtime import FastNetwork, optimize
-from octvideo.runtime.fused import FusedConv
+from octvideo.runtime.fused import FusedConv, Join
 from octvideo.runtime.optimize import fold_norms, fuse_convolutions, lower
 
 
@@ -62,6 +66,39 @@ def test_outputs_are_those_of_the_network(name, dtype):
         torch.testing.assert_close(fast(more), expected, rtol=0, atol=limit)
     assert len(norms(fast)) <= (62 if builder == "densenet121" else 0)  # its norms stand before the convolutions
     torch.testing.assert_close(model.state_dict(), before)
+
+
+def test_fast_networks_can_be_copied_and_pickled():
+    model, x = awake(build_model("resnet3d_tiny", num_classes=7, alpha=0.25)), torch.randn(1, 3, 7, 37, 50)
+    with torch.no_grad():
+        fast = optimize(model, x)
+        expected = fast(x)
+        for copied in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+            assert torch.equal(copied(x), expected)
+
+
+class _JoinsAndAdds(nn.Module):
+    """A pooled map that is read by octave convolutions, by a dense one, and as a summand."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.MaxPool2d(2)
+        self.a, self.b = (OctConv2d(8, 8, 3, padding=1, alpha_in=0, alpha_out=0.25) for _ in range(2))
+        self.c, self.d = (OctConv2d(8, 8, 1, alpha_in=alpha, alpha_out=0) for alpha in (0.25, 0))
+
+    def forward(self, x):
+        x = self.pool(x)
+        return self.c(self.a(x) + self.b(x)), self.d(x) + x
+
+
+def test_summands_stay_what_they_are():
+    network, x = _JoinsAndAdds().eval(), torch.randn(1, 8, 12, 12)
+    with torch.no_grad():
+        fast = optimize(network, x)
+        assert any(isinstance(m, Join) for m in fast.modules())
+        for got, expected in zip(fast(x), network(x), strict=True):
+            assert type(got) is torch.Tensor
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def adaptive(slowfast):

@@ -12,7 +12,7 @@ from octvideo.layers import OctConv3d, avg_pool, split, upsample
 from octvideo.layers.pool import PlanarMaxPool3d
 from octvideo.layers.resize import low_size
 from octvideo.runtime import fused, library, passes
-from octvideo.runtime.fused import FusedConv, join
+from octvideo.runtime.fused import FusedConv, Join
 from octvideo.runtime.pools import fast_pool
 
 FACTORS = {"spatial": (1, 2, 2), "temporal": (2, 1, 1), "spatiotemporal": (2, 2, 2)}
@@ -107,7 +107,7 @@ def test_what_a_convolution_joins_is_what_the_next_one_would(tiled, monkeypatch)
         with torch.no_grad():
             plain, middle = first(pair).relu(), fast[0](pair)
             assert middle.joined.shape[1] == 12
-            joined = join(plain, FACTORS[octave])
+            joined = Join(FACTORS[octave])(plain)
             for conv, faster in ((second, fast[1]), (last, fast[2])):
                 expected = parts(conv(plain))
                 for got in (faster(middle), faster(joined), faster(plain)):
@@ -129,7 +129,7 @@ def test_without_a_compiler_torch_runs_with_a_notice(compiler, reason, monkeypat
     conv = OctConv3d(8, 8, 1, alpha_in=0.25, alpha_out=0.25)
     pair = split(torch.randn(1, 8, 2, 5, 4).contiguous(memory_format=torch.channels_last_3d), 0.25)
     try:
-        with pytest.warns(UserWarning, match=f"run by torch's functions.*{reason}"), torch.no_grad():
+        with pytest.warns(UserWarning, match=f"run by oneDNN's and torch's functions.*{reason}"), torch.no_grad():
             got, expected = FusedConv(conv, relu=True)(pair), conv(pair).relu()
         for a, b in zip(got.parts, expected.parts, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)

@@ -112,6 +112,25 @@ def test_values_that_are_no_numbers_stay_so(dtype):
     assert out.isnan().sum() == 40
 
 
+def test_means_of_channels_of_a_wider_map(dtype):
+    conv, oracle = random_conv(6, 16, MOVES[1], dtype)
+    x, wide = random_map(6, (2, 7, 9), dtype), random_map(20, (2, 7, 9), dtype)
+    pooled = random_map(16, (2, 4, 5), dtype)
+    conv(x, out=wide[:, 2:18], pooled=pooled, pooling=[1, 2, 2])
+    assert_near(wide[:, 2:18], oracle(x), dtype)
+    assert_near(pooled, avg_pool(oracle(x), (1, 2, 2)), dtype)
+
+
+def test_streams_to_any_address(dtype, monkeypatch):
+    monkeypatch.setattr(tiles, "_cache_bytes", lambda: 0)
+    conv, oracle = random_conv(6, 24, MOVES[1], dtype)
+    x, room = random_map(6, (2, 7, 9), dtype), torch.empty(2 * 24 * 126 + 9, dtype=dtype)
+    for start in (0, 1, 9):
+        out = room[start : start + 2 * 24 * 126].view(2, 2, 7, 9, 24).permute(0, 4, 1, 2, 3)
+        assert conv(x, out=out) is out
+        assert_near(out, oracle(x), dtype)
+
+
 def test_older_processors(monkeypatch):
     """AVX2 without AVX-512: other vectors, the same results."""
     if "avx2" not in library._processor():
@@ -120,6 +139,8 @@ def test_older_processors(monkeypatch):
     library.library.cache_clear()
     try:
         assert tiles_take(torch.float32, 4, MOVES[0])
+        for cache_bytes in (1 << 25, 0):
+            test_sums_and_means((1, 2, 2), cache_bytes, torch.float32, monkeypatch)
         assert not tiles_take(torch.bfloat16, 4, MOVES[0])
         conv, oracle = random_conv(18, 23, MOVES[1], torch.float32)
         assert library.library(torch.float32).block_start(23, 1) == 24  # three full vectors of 8

@@ -39,19 +39,19 @@ static inline void mean_of(const Element *const *rows, int num_rows, Element *to
     else mean(rows, 1, to, channels);
 }
 
-/* Pool the cells of row y of frame t of the low map, whose places lie `step` apart; size is (T, H, W, C) of the high
-   one. */
-static inline void pool_cells(const Element *clip, Element *to, Int step, Int t, Int y, const Int *size,
+/* Pool the cells of row y of frame t of the low map; size is (T, H, W, C) of the high one. The places of either lie one
+   step apart. */
+static inline void pool_cells(const Element *clip, Int clip_step, Element *to, Int step, Int t, Int y, const Int *size,
                               const Int *factors) {
     const Element *rows[MOST_PLACES];
     int num_rows = 0;
     for (Int a = t * factors[0]; a < (t + 1) * factors[0] && a < size[0]; a++)
         for (Int b = y * factors[1]; b < (y + 1) * factors[1] && b < size[1]; b++)
-            for (Int c = 0; c < factors[2]; c++) rows[num_rows++] = clip + ((a * size[1] + b) * size[2] + c) * size[3];
+            for (Int c = 0; c < factors[2]; c++) rows[num_rows++] = clip + ((a * size[1] + b) * size[2] + c) * clip_step;
     Int x = 0;
     for (; x + factors[2] <= size[2]; x += factors[2], to += step) {
         mean_of(rows, num_rows, to, size[3]);
-        for (int r = 0; r < num_rows; r++) rows[r] += factors[2] * size[3];
+        for (int r = 0; r < num_rows; r++) rows[r] += factors[2] * clip_step;
     }
     if (x == size[2]) return;
     for (int r = 0; r < num_rows; r += 2) rows[r / 2] = rows[r]; /* half a cell at the end: every other place */

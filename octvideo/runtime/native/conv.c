@@ -4,6 +4,7 @@
    The output is made in tiles of ROWS places by up to VECTORS vectors of channels, whose sums stay in registers while
    all that the places read is multiplied with the weights. */
 
+#include <omp.h>
 #include <stdlib.h>
 
 #include "cells.h"
@@ -385,7 +386,7 @@ static void pool_row(const Plan *plan, const Maps *maps, const Element *out, Int
     const Element *high = out + clip * size[0] * size[1] * size[2] * plan->out_step;
     for (Int y = first; y < last; y++) {
         Element *to = maps->pooled + (frame * low[1] + y) * low[2] * plan->pooled_step;
-        pool_cells(high, to, plan->pooled_step, frame % low[0], y, size, factors);
+        pool_cells(high, plan->out_step, to, plan->pooled_step, frame % low[0], y, size, factors);
     }
 }
 
@@ -454,6 +455,7 @@ static Strips share_out(const Work *work, const Int *factors) {
     strips.number = (strips.rows + strips.at_once - 1) / strips.at_once;
     if (strips.at_once >= strips.in_frame) return strips;
     strips.per_frame = (strips.in_frame + strips.at_once - 1) / strips.at_once;
+    strips.at_once = (strips.in_frame + strips.per_frame - 1) / strips.per_frame; /* as equal as can be */
     strips.number = plan->clips * strips.frames * strips.per_frame;
     strips.by_column = plan->kernel[0] > 1;
     return strips;
@@ -474,26 +476,31 @@ static void rows_of_strip(const Strips *strips, Int strip, Int *row, Int *end) {
 }
 
 /* The result at every place: bias + convolution + summand + another convolution's result up-sampled, which may be
-   missing, rectified if so; and its means over the cells. */
-void convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const Maps *raising_maps) {
+   missing, rectified if so; and its means over the cells. Returns 0, or 1 where there is no memory for it. */
+int convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const Maps *raising_maps) {
     Work work = prepare(plan, maps), raising;
     if (raising_plan) raising = prepare(raising_plan, raising_maps);
     static const Int whole[3] = {1, 1, 1};
     const Int *factors = maps->pooled ? plan->pool_factors : raising_plan ? plan->raised_factors : whole;
     const Strips strips = share_out(&work, factors);
     const Int bytes = work.places * plan->out_channels * (Int)sizeof(Element);
-    const Int streams = maps->summand != maps->out && bytes > plan->cache_bytes / 4 && plan->out_step == plan->out_channels;
-    const Int of_strip = strips.places * plan->out_channels * (Int)sizeof(Element);
-#pragma omp parallel num_threads(plan->threads)
+    const int streams =
+        maps->summand != maps->out && bytes > plan->cache_bytes / 4 && plan->out_step == plan->out_channels;
+    const Int a_column = strips.by_column ? strips.frames : 1, a_share = strips.number / (4 * plan->threads);
+    const Int chunk = a_share < 1 ? 1 : a_share < a_column ? a_share : a_column;
+    const Int a_strip = (strips.places * plan->out_channels * (Int)sizeof(Element) + 63) / 64 * 64;
+    const int needs_room = raising_plan || streams;
+    char *room = needs_room ? aligned_alloc(64, 2 * plan->threads * a_strip) : 0;
+    const int failed = needs_room && !room;
+#pragma omp parallel num_threads(plan->threads) if (!failed)
     {
-        Element *raised_strip = raising_plan ? aligned_alloc(64, (of_strip + 63) / 64 * 64) : 0;
-        Element *out_strip = streams ? aligned_alloc(64, (of_strip + 63) / 64 * 64) : 0;
-#pragma omp for schedule(dynamic, strips.by_column ? strips.frames : 1)
-        for (Int s = 0; s < strips.number; s++) {
+        char *mine = room ? room + 2 * omp_get_thread_num() * a_strip : 0;
+        Element *out_strip = (Element *)mine, *raised_strip = (Element *)(mine ? mine + a_strip : 0);
+#pragma omp for schedule(dynamic, chunk)
+        for (Int s = 0; s < (failed ? 0 : strips.number); s++) {
             Int row, end;
             rows_of_strip(&strips, s, &row, &end);
             Int first = start_of_row(plan, factors, row), last = start_of_row(plan, factors, end);
-            if (last > work.places) last = work.places;
             const Element *raised = raising_plan ? raise_strip(plan, &raising, first, last, raised_strip) : 0;
             Element *out = streams ? out_strip - first * plan->out_channels : maps->out;
             convolve_strip(&work, out, raised, first, last);
@@ -501,17 +508,18 @@ void convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, cons
             if (streams) stream(maps->out + first * plan->out_channels, out_strip, (last - first) * plan->out_channels);
         }
         if (streams) _mm_sfence();
-        free(raised_strip);
-        free(out_strip);
     }
+    free(room);
     discard(&work);
     if (raising_plan) discard(&raising);
+    return failed;
 }
 
 #else
 Int num_blocks(Int out_channels) { return out_channels > 0; }
 Int block_start(Int out_channels, Int block) { return block * out_channels; }
-void convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const Maps *raising_maps) {
+int convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const Maps *raising_maps) {
     (void)plan, (void)maps, (void)raising_plan, (void)raising_maps;
+    return 0;
 }
 #endif

@@ -17,7 +17,7 @@ void pool(const Element *high, Element *pooled, Int clips, const Int *size, Int 
         for (Int t = 0; t < frames; t++)
             for (Int y = 0; y < height; y++) {
                 Int place = ((n * frames + t) * height + y) * width;
-                pool_cells(high + n * of_clip, pooled + place * pooled_step, pooled_step, t, y, size, factors);
+                pool_cells(high + n * of_clip, size[3], pooled + place * pooled_step, pooled_step, t, y, size, factors);
             }
 }
 
@@ -58,7 +58,7 @@ void add_raised(Element *high, const Element *raised, Element *pooled, Int clips
                         }
                     }
                 Element *to = pooled + ((n * frames + t) * height + y) * width * pooled_step;
-                if (pooled) pool_cells(high + n * of_clip, to, pooled_step, t, y, size, pooling);
+                if (pooled) pool_cells(high + n * of_clip, channels, to, pooled_step, t, y, size, pooling);
             }
 }
 
