@@ -25,13 +25,11 @@ class Moves(NamedTuple):
             ValueError: the input has another number of axes, or is smaller than the kernel.
         """
         if len(size) != len(self.kernel):
-            raise ValueError(
-                f"the input must have a batch, channels and {len(self.kernel)} axes; got size {tuple(size)}"
-            )
+            raise ValueError(f"the input must have a batch, channels and {len(self.kernel)} axes; got {tuple(size)}")
         axes = list(zip(size, *self, strict=True))
         if any(n + 2 * p < d * (k - 1) + 1 for n, k, _, p, d in axes):
             raise ValueError(
-                f"a map of size {tuple(size)} is too small for a kernel of {self.kernel} with padding {self.padding} and "
-                f"dilation {self.dilation}: give larger clips"
+                f"a map of size {tuple(size)} is too small for a kernel of {self.kernel} with padding {self.padding} "
+                f"and dilation {self.dilation}: give larger clips"
             )
         return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes]
