@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from octvideo.layers import OctPair, octave_from_dense, upsample
@@ -16,7 +17,7 @@ from octvideo.layers.resize import avg_pool, low_size
 from octvideo.runtime import passes
 from octvideo.runtime.moves import Moves
 from octvideo.runtime.onednn import OneDnnConv
-from octvideo.runtime.tiles import TiledConv, tiles_take
+from octvideo.runtime.tiles import TiledConv, channels_read_in_place, tiles_take
 from octvideo.runtime.views import Window
 
 Map = OctPair | Tensor
@@ -74,11 +75,11 @@ class FusedConv(nn.Module):
     def __init__(self, conv: Any, relu: bool) -> None:
         super().__init__()
         self.relu, self.in_place, self.joins = relu, False, False
+        self.in_channels, self.in_high, self.in_low = conv.in_channels, conv.in_high, conv.in_low
         self.window: Window | None = None
         if _is_narrow(conv):
             conv, self.window = _unfolded(conv)
         self.strides = tuple(conv.stride)
-        self.in_channels, self.in_high, self.in_low = conv.in_channels, conv.in_high, conv.in_low
         self.factors = _factors(conv)
         # On octave axes only the poolings move.
         stride = tuple(1 if f > 1 else s for s, f in zip(conv.stride, self.factors, strict=True))
@@ -111,9 +112,9 @@ class FusedConv(nn.Module):
             ValueError: the map has another type, device, size or number of channels than the convolution takes.
         """
         self._check_type(x)
+        self._check_shape(x)
         if self.window is not None:
             x = self.window.unfold(x)  # type: ignore[arg-type]
-        self._check_shape(x)
         pair = x if isinstance(x, OctPair) else empty_low(x, self.factors)
         size = self._out_size(pair)
         if summand is None:
@@ -325,13 +326,16 @@ def _is_narrow(conv: Any) -> bool:
 
 def _unfolded(conv: Any) -> tuple[Any, Window]:
     """The same convolution with the kernel's width among the channels."""
-    window = Window(conv.kernel_size[-1], conv.stride[-1], conv.geometry.padding[-1][0])
+    width = conv.kernel_size[-1]
+    channels = channels_read_in_place(conv.weight.dtype, conv.in_channels, width)
+    window = Window(width, conv.stride[-1], conv.geometry.padding[-1][0], channels)
     kind: Any = nn.Conv2d if len(conv.kernel_size) == 2 else nn.Conv3d
     new = kind(
-        conv.in_channels * window.width, conv.out_channels, (*conv.kernel_size[:-1], 1), (*conv.stride[:-1], 1),
+        channels * width, conv.out_channels, (*conv.kernel_size[:-1], 1), (*conv.stride[:-1], 1),
         (*(before for before, _ in conv.geometry.padding[:-1]), 0), (*conv.dilation[:-1], 1), device="meta",
     )  # fmt: skip
-    weight = conv.weight.detach().movedim(-1, 1).flatten(1, 2).unsqueeze(-1)  # (O, k C, ..., 1)
+    weight = conv.weight.detach().movedim((-1, 1), (1, -1))  # (O, k, ..., C)
+    weight = F.pad(weight, (0, channels - conv.in_channels)).movedim(-1, 2).flatten(1, 2).unsqueeze(-1)  # (O, k C', ..., 1)
     new.weight, new.bias = nn.Parameter(weight, requires_grad=False), conv.bias
     return octave_from_dense(new, 0, 0), window
 

@@ -24,10 +24,13 @@ _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
 _FUNCTIONS: dict[str, tuple[tuple[type, ...], type | None]] = {
     "pool": ((_POINTER, _POINTER, _INT, _POINTER, _INT, _POINTER, ctypes.c_int), None),
     "add_raised": ((*(_POINTER,) * 3, _INT, _POINTER, _INT, *(_POINTER,) * 2, *(ctypes.c_int,) * 2), None),
-    "max_pool": ((*(_POINTER,) * 2, _INT, *(_POINTER,) * 5, ctypes.c_int), None),
+    "max_pool": ((*(_POINTER,) * 2, _INT, *(_POINTER,) * 5, ctypes.c_int), ctypes.c_int),
     "convolve": ((_POINTER,) * 4, ctypes.c_int),
     "can_convolve": ((_INT, _INT), _INT),
     "num_blocks": ((_INT,), _INT),
+    "padded_channels": ((_INT,), _INT),
+    "reads_in_place": ((_INT,), _INT),
+    "taps_together": ((_INT,) * 3, _INT),
     "block_start": ((_INT, _INT), _INT),
 }
 

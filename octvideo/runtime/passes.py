@@ -96,9 +96,10 @@ def max_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: S
     size = [(n + 2 * p - k) // s + 1 for n, k, s, p in axes]
     out = empty_map(x.shape[0], x.shape[1], size, x.dtype)
     window = _three(kernel), _three(stride), _three(padding, 0)
-    library(x.dtype).max_pool(  # type: ignore[union-attr]
+    if library(x.dtype).max_pool(  # type: ignore[union-attr]
         x.data_ptr(), out.data_ptr(), x.shape[0], _size(x), _three(size), *window, torch.get_num_threads()
-    )
+    ):
+        raise MemoryError(f"there is no memory for a row of a map of shape {tuple(x.shape)}")
     return out
 
 

@@ -7,14 +7,13 @@ import itertools
 import os
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octvideo.runtime.library import library
+from octvideo.runtime.library import DEFINITIONS, library
 from octvideo.runtime.moves import Moves
 from octvideo.runtime.views import row_step
 
@@ -28,8 +27,8 @@ class _Plan(ctypes.Structure):
 
     _fields_ = (
         ("clips", _INT), ("size", _Three), ("out_size", _Three), ("steps", _Four), ("kernel", _Three),
-        ("stride", _Three), ("padding", _Three), ("dilation", _Three), ("channels", _INT), ("out_channels", _INT),
-        ("out_step", _INT), ("summand_step", _INT), ("raised_factors", _Three), ("pool_factors", _Three),
+        ("stride", _Three), ("padding", _Three), ("dilation", _Three), ("taps_together", _INT), ("channels", _INT),
+        ("out_channels", _INT), ("out_step", _INT), ("summand_step", _INT), ("raised_factors", _Three), ("pool_factors", _Three),
         ("pooled_step", _INT), ("relu", _INT), ("threads", _INT),
         ("cache_bytes", _INT),
     )  # fmt: skip
@@ -45,17 +44,25 @@ class _Maps(ctypes.Structure):
 
 
 def tiles_take(dtype: torch.dtype, channels: int, moves: Moves) -> bool:
-    """True where the kernel is there for a type of map, a number of input channels and a kernel.
-
-    In bfloat16 it is not used where the processor multiplies matrices of it (AMX), as oneDNN does there.
-    """
-    if dtype not in (torch.float32, torch.bfloat16) or (dtype == torch.bfloat16 and _multiplies_matrices()):
+    """True where the kernel is there for a type of map, a number of input channels and a kernel."""
+    if dtype not in DEFINITIONS:
         return False
     taps = 1
     for k in moves.kernel:
         taps *= k
     kernels = library(dtype)
     return kernels is not None and max(moves.kernel) <= 32 and bool(kernels.can_convolve(channels, taps))
+
+
+def channels_read_in_place(dtype: torch.dtype, channels: int, width: int) -> int:
+    """The least number of channels of a place, `channels` or more, so that the kernel reads `width` places without copying.
+
+    See `Window`, which makes the channels of one place of them.
+    """
+    kernels: Any = library(dtype) if dtype in DEFINITIONS else None
+    if kernels is None:
+        return channels
+    return next(c for c in itertools.count(channels) if kernels.reads_in_place(width * c))
 
 
 class TiledConv:
@@ -72,7 +79,10 @@ class TiledConv:
         kernels: Any = library(weight.dtype)
         blocks = kernels.num_blocks(self.out_channels)
         starts = [kernels.block_start(self.out_channels, block) for block in range(blocks + 1)]
-        self.weight = pack(weight, starts)
+        self.together = kernels.taps_together(weight.shape[1], moves.kernel[-1], moves.dilation[-1])
+        if self.together > 1:
+            weight = weight.movedim(-1, 1).flatten(1, 2)  # (C_out, k C_in, ...)
+        self.weight = pack(weight, starts, kernels.padded_channels(weight.shape[1]))
         bias = torch.zeros(self.out_channels) if bias is None else bias.float()
         self.bias = F.pad(bias, (0, starts[-1] - self.out_channels))
         self.plans: dict[Any, _Plan] = {}
@@ -147,12 +157,12 @@ class TiledConv:
         return _Plan(
             x.shape[0], _three(x.shape[2:], 1), _three(self.moves.out_size(x.shape[2:]), 1), _Four(*in_steps),
             *(_three(numbers, missing) for numbers, missing in zip(self.moves, (1, 1, 0, 1), strict=True)),
-            x.shape[1], self.out_channels, out_step or self.out_channels, summand_step, _three(raising, 1),
+            self.together, x.shape[1], self.out_channels, out_step or self.out_channels, summand_step, _three(raising, 1),
             _three(pooling, 1), pooled_step, relu, torch.get_num_threads(), _cache_bytes(),
         )  # fmt: skip
 
 
-def pack(weight: Tensor, starts: Sequence[int]) -> Tensor:
+def pack(weight: Tensor, starts: Sequence[int], in_channels: int) -> Tensor:
     """Weights in the order in which the kernel reads them: block by block, tap by tap, channel by channel.
 
     In bfloat16 two input channels lie side by side for each output channel. What is missing is filled with zeros.
@@ -160,10 +170,11 @@ def pack(weight: Tensor, starts: Sequence[int]) -> Tensor:
     Args:
         weight: (C_out, C_in, *kernel).
         starts: first output channel of each block, and the end of the last one.
+        in_channels: for which there is room, at least C_in, in bfloat16 an even number.
     """
     depth = 2 if weight.dtype == torch.bfloat16 else 1
     taps = weight.flatten(2).permute(2, 1, 0)  # (taps, C_in, C_out)
-    taps = F.pad(taps, (0, starts[-1] - weight.shape[0], 0, -weight.shape[1] % depth))
+    taps = F.pad(taps, (0, starts[-1] - weight.shape[0], 0, in_channels - weight.shape[1]))
     taps = taps.unflatten(1, (-1, depth)).transpose(2, 3)  # (taps, C_in / depth, C_out, depth)
     blocks = itertools.pairwise(starts)
     return torch.cat([taps[:, :, start:end].flatten() for start, end in blocks])
@@ -185,11 +196,3 @@ def _cache_bytes() -> int:
         return max(os.sysconf("SC_LEVEL3_CACHE_SIZE"), 0) or 1 << 25
     except (OSError, ValueError):
         return 1 << 25
-
-
-@cache
-def _multiplies_matrices() -> bool:
-    try:
-        return " amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False

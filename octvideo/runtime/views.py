@@ -69,16 +69,19 @@ class Window(NamedTuple):
 
     Args:
         width, stride, padding: of the kernel on the axis W, in pixels.
+        channels: of a pixel; those that the map does not have are zeros.
     """
 
     width: int
     stride: int
     padding: int
+    channels: int
 
     def unfold(self, x: Tensor) -> Tensor:
-        """Give each place of the output the pixels of its window as channels: (N, C, ..., W) -> (N, k C, ..., W')."""
-        rows = F.pad(x.movedim(1, -1), (0, 0, self.padding, self.padding)).flatten(-2)  # (N, ..., W C)
-        return rows.unfold(-1, self.width * x.shape[1], self.stride * x.shape[1]).movedim(-1, 1)
+        """Give each place of the output the pixels of its window as channels: (N, C, ..., W) -> (N, k C', ..., W')."""
+        missing = self.channels - x.shape[1]
+        rows = F.pad(x.movedim(1, -1), (0, missing, self.padding, self.padding)).flatten(-2)  # (N, ..., W C')
+        return rows.unfold(-1, self.width * self.channels, self.stride * self.channels).movedim(-1, 1)
 
 
 def view_for(kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> View:

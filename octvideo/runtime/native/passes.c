@@ -1,6 +1,8 @@
 /* Passes over channels-last maps, (clips, frames, height, width, channels) side by side in memory, each of which would
    be two or more by a library: see octvideo/runtime/passes.py. */
 
+#include <stdlib.h>
+
 #include "cells.h"
 
 static inline Int num_cells(const Int *size, const Int *factors, int axis) {
@@ -62,39 +64,53 @@ void add_raised(Element *high, const Element *raised, Element *pooled, Int clips
             }
 }
 
-/* Maximum over boxes; size is (T, H, W, C) of x, and the three numbers of each other argument are of time, height and
-   width. Places beyond the border do not count. */
-void max_pool(const Element *x, Element *out, Int clips, const Int *size, const Int *out_size, const Int *kernel,
-              const Int *stride, const Int *padding, int threads) {
-#pragma omp parallel for collapse(3) num_threads(threads)
-    for (Int n = 0; n < clips; n++)
-        for (Int t = 0; t < out_size[0]; t++)
-            for (Int y = 0; y < out_size[1]; y++)
-                for (Int to = 0; to < out_size[2]; to++) {
-                    Int at[3] = {t, y, to}, first[3], last[3];
-                    for (int axis = 0; axis < 3; axis++) {
-                        first[axis] = at[axis] * stride[axis] - padding[axis];
-                        last[axis] = first[axis] + kernel[axis];
-                        if (first[axis] < 0) first[axis] = 0;
-                        if (last[axis] > size[axis]) last[axis] = size[axis];
-                    }
-                    Element *row = out + (((n * out_size[0] + t) * out_size[1] + y) * out_size[2] + to) * size[3];
-                    for (Int start = 0; start < size[3]; start += CHANNELS_AT_ONCE) {
-                        Int channels = size[3] - start < CHANNELS_AT_ONCE ? size[3] - start : CHANNELS_AT_ONCE;
-                        float most[CHANNELS_AT_ONCE];
-                        for (Int c = 0; c < channels; c++) most[c] = -__builtin_inff();
-                        for (Int a = first[0]; a < last[0]; a++)
-                            for (Int b = first[1]; b < last[1]; b++)
-                                for (Int d = first[2]; d < last[2]; d++) {
-                                    const Element *from =
-                                        x + (((n * size[0] + a) * size[1] + b) * size[2] + d) * size[3] + start;
+static inline float larger(float a, float b) { return a > b || a != a ? a : b; } /* NaN stays */
+
+/* Maxima over the boxes of one row of the output, of which the first is that of frame t and row y. `most` has room for
+   a row of x and its padding, twice: the maxima over frames and rows, and over whole boxes. */
+static void max_pool_row(const Element *clip, Element *to, Int t, Int y, Int places, const Int *size, const Int *kernel,
+                         const Int *stride, const Int *padding, float *most) {
+    const Int channels = size[3], row = size[2] * channels;
+    const Int padded = row + 2 * padding[2] * channels, boxes = padded - (kernel[2] - 1) * channels;
+    for (Int c = 0; c < padded; c++) most[c] = -__builtin_inff();
+    const Int first[2] = {t * stride[0] - padding[0], y * stride[1] - padding[1]};
+    for (Int a = first[0]; a < first[0] + kernel[0]; a++)
+        for (Int b = first[1]; b < first[1] + kernel[1]; b++) {
+            if (a < 0 || a >= size[0] || b < 0 || b >= size[1]) continue;
+            const Element *from = clip + (a * size[1] + b) * row;
+            float *inner = most + padding[2] * channels;
 #pragma omp simd
-                                    for (Int c = 0; c < channels; c++) {
-                                        float value = load(from[c]);
-                                        most[c] = value > most[c] || value != value ? value : most[c]; /* NaN stays */
-                                    }
-                                }
-                        store_all(row + start, most, channels);
-                    }
+            for (Int c = 0; c < row; c++) inner[c] = larger(load(from[c]), inner[c]);
+        }
+    float *of_boxes = most + padded;
+    memcpy(of_boxes, most, boxes * sizeof(float));
+    for (Int k = 1; k < kernel[2]; k++) {
+        const float *next = most + k * channels;
+#pragma omp simd
+        for (Int c = 0; c < boxes; c++) of_boxes[c] = larger(next[c], of_boxes[c]);
+    }
+    for (Int x = 0; x < places; x++) store_all(to + x * channels, of_boxes + x * stride[2] * channels, channels);
+}
+
+/* Maximum over boxes; size is (T, H, W, C) of x, and the three numbers of each other argument are of time, height and
+   width. Places beyond the border do not count. Returns 0, or 1 where there is no memory for it. */
+int max_pool(const Element *x, Element *out, Int clips, const Int *size, const Int *out_size, const Int *kernel,
+             const Int *stride, const Int *padding, int threads) {
+    int failed = 0;
+#pragma omp parallel num_threads(threads) reduction(| : failed)
+    {
+        float *most = malloc(2 * (size[2] + 2 * padding[2]) * size[3] * sizeof(float));
+        failed = !most;
+#pragma omp for collapse(3)
+        for (Int n = 0; n < clips; n++)
+            for (Int t = 0; t < out_size[0]; t++)
+                for (Int y = 0; y < out_size[1]; y++) {
+                    if (!most) continue;
+                    Element *to = out + ((n * out_size[0] + t) * out_size[1] + y) * out_size[2] * size[3];
+                    const Element *clip = x + n * size[0] * size[1] * size[2] * size[3];
+                    max_pool_row(clip, to, t, y, out_size[2], size, kernel, stride, padding, most);
                 }
+        free(most);
+    }
+    return failed;
 }

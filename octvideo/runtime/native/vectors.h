@@ -9,7 +9,6 @@
     (!defined(BFLOAT16) || defined(__AVX512BF16__))
 #include <immintrin.h>
 #define LANES 16
-#define ROWS 8 /* places at a time: 8 x 3 sums, 3 weights and a factor are 28 of 32 registers */
 #define HALF(name) _mm256_##name
 #define FULL(name) _mm512_##name
 typedef __m512 Full;
@@ -17,13 +16,18 @@ typedef __m256 Half;
 #elif defined(__x86_64__) && defined(__AVX2__) && defined(__FMA__) && !defined(BFLOAT16)
 #include <immintrin.h>
 #define LANES 8
-#define ROWS 4 /* 4 x 3 sums, 3 weights and a factor are all 16 registers */
 #define HALF(name) _mm_##name
 #define FULL(name) _mm256_##name
 typedef __m256 Full;
 typedef __m128 Half;
 #else
 #define LANES 0 /* no kernel for this processor and type */
+#endif
+
+#if LANES && defined(BFLOAT16) && defined(__AMX_BF16__) && defined(__linux__)
+#define MATRICES 1
+#else
+#define MATRICES 0
 #endif
 
 #if LANES && defined(BFLOAT16)

@@ -1,0 +1,27 @@
+/* Output channels are made in blocks of up to UNITS units of UNIT channels, which share the channels out. */
+
+#ifndef BLOCKS_H
+#define BLOCKS_H
+
+#include "element.h"
+
+/* Input channels that the packed weights have room for. */
+Int padded_channels(Int channels);
+
+static Int num_units(Int out_channels) { return (out_channels + UNIT - 1) / UNIT; }
+Int num_blocks(Int out_channels) { return (num_units(out_channels) + UNITS - 1) / UNITS; }
+
+/* First channel of a block; of the one after the last, the end of the padded channels. Only the last has an odd number
+   of units. */
+Int block_start(Int out_channels, Int block) {
+    Int units = num_units(out_channels), blocks = num_blocks(out_channels), start = block * units / blocks;
+    return (block < blocks ? start + start % 2 : units) * UNIT;
+}
+
+/* How many blocks' weights, `depth` of them for each output channel, stay in the second cache beside a strip. */
+static Int blocks_together(Int depth) {
+    Int together = RESIDENT / (depth * UNITS * UNIT * (Int)sizeof(Element));
+    return together < 1 ? 1 : together;
+}
+
+#endif

@@ -1,0 +1,159 @@
+/* A convolution, what its tiles share, and the places of its output. Maps lie channels-last: (clips, frames, height, width,
+   channels) side by side in memory. */
+
+#ifndef PLACES_H
+#define PLACES_H
+
+#include <stdlib.h>
+
+#include "blocks.h"
+
+#define MAX_TAPS 64 /* a bit for each */
+#define MAX_CHANNELS 16384
+
+/* All that stays the same between calls; three numbers are of time, height and width, steps are in elements. */
+typedef struct {
+    Int clips, size[3], out_size[3];
+    Int steps[4]; /* between clips, frames, rows and places of the input */
+    Int kernel[3], stride[3], padding[3], dilation[3];
+    Int taps_together; /* on the last axis: 1, or all of the kernel */
+    Int channels, out_channels;
+    Int out_step, summand_step; /* between places */
+    Int raised_factors[3], pool_factors[3];
+    Int pooled_step, relu, threads;
+    Int cache_bytes; /* of the last level */
+} Plan;
+
+typedef struct {
+    const Element *in, *weights;
+    const float *bias;
+    Element *out;
+    const Element *summand; /* as large as out, or missing */
+    Element *pooled;        /* means of out over pool_factors, or missing */
+} Maps;
+
+/* A call, and what all its tiles share. */
+typedef struct {
+    const Plan *plan;
+    const Maps *maps;
+    Int taps, places;
+    Int padded, depth;     /* packed weights per output channel, for the taps taken together and for all */
+    Int *starts, together; /* of the blocks; how many of them stay in the cache at a time */
+    Int *offsets;          /* of the taps, in elements of the input */
+    uint64_t *inside[3];   /* for each place on an axis, the taps that read the input */
+    uint64_t all;          /* taps */
+    Int inner[2];          /* places on the last axis, [first, last), of which all taps read the input */
+} Work;
+
+static const Element zeros[MAX_CHANNELS];
+
+static void find_inside(const Plan *plan, int axis, Work *work) {
+    uint64_t *inside = work->inside[axis] = calloc(plan->out_size[axis], sizeof(uint64_t));
+    Int later = 1; /* taps for each element of the kernel on this axis */
+    for (int a = axis + 1; a < 3; a++) later *= plan->kernel[a];
+    for (Int place = 0; place < plan->out_size[axis]; place++)
+        for (Int tap = 0; tap < work->taps; tap++) {
+            Int k = tap / later % plan->kernel[axis];
+            Int from = place * plan->stride[axis] - plan->padding[axis] + k * plan->dilation[axis];
+            inside[place] |= (uint64_t)(from >= 0 && from < plan->size[axis]) << tap;
+        }
+}
+
+static void find_offsets(const Plan *plan, Work *work) {
+    const Int *steps = plan->steps, *dilation = plan->dilation;
+    Int *offset = work->offsets = malloc(work->taps * sizeof(Int));
+    for (Int t = 0; t < plan->kernel[0]; t++)
+        for (Int y = 0; y < plan->kernel[1]; y++)
+            for (Int x = 0; x < plan->kernel[2]; x++)
+                *offset++ = t * dilation[0] * steps[1] + y * dilation[1] * steps[2] + x * dilation[2] * steps[3];
+}
+
+static void find_blocks(const Plan *plan, Work *work) {
+    const Int blocks = num_blocks(plan->out_channels);
+    work->padded = padded_channels(plan->channels * plan->taps_together);
+    work->depth = work->taps / plan->taps_together * work->padded;
+    work->together = blocks_together(work->depth);
+    work->starts = malloc((blocks + 1) * sizeof(Int));
+    for (Int block = 0; block <= blocks; block++) work->starts[block] = block_start(plan->out_channels, block);
+}
+
+static Work prepare(const Plan *plan, const Maps *maps) {
+    Work work = {.plan = plan, .maps = maps, .places = plan->clips};
+    work.taps = plan->kernel[0] * plan->kernel[1] * plan->kernel[2];
+    work.all = ~(uint64_t)0 >> (64 - work.taps);
+    for (int axis = 0; axis < 3; axis++) {
+        work.places *= plan->out_size[axis];
+        find_inside(plan, axis, &work);
+    }
+    find_offsets(plan, &work);
+    find_blocks(plan, &work);
+    const Int width = plan->out_size[2];
+    while (work.inner[0] < width && work.inside[2][work.inner[0]] != work.all) work.inner[0]++;
+    work.inner[1] = work.inner[0];
+    while (work.inner[1] < width && work.inside[2][work.inner[1]] == work.all) work.inner[1]++;
+    return work;
+}
+
+static void discard(Work *work) {
+    for (int axis = 0; axis < 3; axis++) free(work->inside[axis]);
+    free(work->offsets);
+    free(work->starts);
+}
+
+/* The coordinates of a place of the output; returns its clip. */
+static Int locate(const Plan *plan, Int place, Int *at) {
+    for (int axis = 2; axis >= 0; axis--) {
+        at[axis] = place % plan->out_size[axis];
+        place /= plan->out_size[axis];
+    }
+    return place;
+}
+
+/* Where in the smaller map that is up-sampled lies what is added at a place. */
+static Int raised_place(const Plan *plan, Int clip, const Int *at) {
+    for (int axis = 0; axis < 3; axis++) {
+        Int halved = plan->raised_factors[axis] == 2;
+        clip = clip * ((plan->out_size[axis] + halved) >> halved) + (at[axis] >> halved);
+    }
+    return clip;
+}
+
+/* A place of the output on the way over a strip, and what the places of its row share. */
+typedef struct {
+    Int clip, at[3];
+    const Element *in, *raised; /* of the row's first place */
+    uint64_t reads;             /* taps whose frames and rows lie inside */
+} Cursor;
+
+static void enter_row(const Work *work, const Element *raised, Cursor *cursor) {
+    const Plan *plan = work->plan;
+    Int from = cursor->clip * plan->steps[0] - plan->padding[2] * plan->steps[3];
+    for (int axis = 0; axis < 2; axis++)
+        from += (cursor->at[axis] * plan->stride[axis] - plan->padding[axis]) * plan->steps[axis + 1];
+    cursor->reads = work->inside[0][cursor->at[0]] & work->inside[1][cursor->at[1]];
+    cursor->in = work->maps->in + from;
+    if (!raised) return;
+    Int first[3] = {cursor->at[0], cursor->at[1], 0};
+    cursor->raised = raised + raised_place(plan, cursor->clip, first) * plan->out_channels;
+}
+
+static Cursor start_at(const Work *work, const Element *raised, Int place) {
+    Cursor cursor = {0};
+    cursor.clip = locate(work->plan, place, cursor.at);
+    enter_row(work, raised, &cursor);
+    return cursor;
+}
+
+static inline void advance(const Work *work, const Element *raised, Int places, Cursor *cursor) {
+    const Int *size = work->plan->out_size;
+    cursor->at[2] += places;
+    if (cursor->at[2] < size[2]) return;
+    cursor->at[2] = 0;
+    if (++cursor->at[1] == size[1]) {
+        cursor->at[1] = 0;
+        if (++cursor->at[0] == size[0]) cursor->at[0] = 0, cursor->clip++;
+    }
+    enter_row(work, raised, cursor);
+}
+
+#endif

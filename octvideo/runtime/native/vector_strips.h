@@ -1,0 +1,236 @@
+/* The strips of a convolution by vectors: tiles of ROWS places by up to VECTORS vectors of channels, whose sums stay in
+   registers while all that the places read is multiplied with the weights. */
+
+#ifndef VECTOR_STRIPS_H
+#define VECTOR_STRIPS_H
+
+#include "vectors.h"
+
+#define ROWS (LANES / 2) /* 8 x 3 sums, 3 weights and a factor are 28 of 32 registers; 4 x 3 and these are all 16 */
+#define VECTORS 3
+#define UNIT (LANES / 2)
+#define UNITS (2 * VECTORS)
+#define RESIDENT (3 << 17) /* bytes of weights that stay in the second cache beside a strip */
+#define STRIP 128          /* places that meet the same weights one after the other */
+#define LINE (64 / (Int)sizeof(Element))
+
+#include "places.h"
+
+Int can_convolve(Int channels, Int taps) { return channels <= MAX_CHANNELS && taps <= MAX_TAPS; }
+Int padded_channels(Int channels) { return (channels + DEPTH - 1) / DEPTH * DEPTH; }
+Int reads_in_place(Int channels) { return channels > 0; }
+Int taps_together(Int channels, Int width, Int dilation) { return (channels && width && dilation) || 1; }
+
+/* Up to ROWS places of the output, and where what they read begins, tap by tap; taps that all lie outside are left
+   out. */
+typedef struct {
+    const Element *at[MAX_TAPS][ROWS];
+    const Element *ahead[MAX_TAPS]; /* what the first row reads after each tap; the others lie one step apart */
+    Int step, taps[MAX_TAPS], num_taps, rows;
+    Element *out[ROWS];
+    const Element *summand[ROWS], *raised[ROWS];
+} Tile;
+
+/* Add what is to be added to the sums (rows x width), rectify and store, where a tile is not full. */
+static __attribute__((noinline)) void finish(const Plan *plan, const Tile *tile, const float *sums, Int start,
+                                             Int width) {
+    Int count = plan->out_channels - start < width ? plan->out_channels - start : width;
+    for (Int r = 0; r < tile->rows; r++, sums += width)
+        for (Int c = 0; c < count; c++) {
+            float value = sums[c];
+            if (tile->summand[r]) value += load(tile->summand[r][start + c]);
+            if (tile->raised[r]) value += load(tile->raised[r][start + c]);
+            tile->out[r][start + c] = store(plan->relu && value < 0 ? 0 : value);
+        }
+}
+
+/* Channels [start, start + width) of a tile; width is fulls full vectors and a half one if so. The numbers of rows and
+   vectors are constants where this is called, so that all sums are registers. */
+static inline __attribute__((always_inline)) void multiply(const Plan *plan, const Tile *tile, const Element *weights,
+                                                           const float *bias, Int start, const int rows,
+                                                           const int fulls, const int half) {
+    const int width = LANES * fulls + LANES / 2 * half;
+    const Int step = width * DEPTH, channels = plan->channels, of_tap = (channels + DEPTH - 1) / DEPTH * step;
+    Full sum[ROWS][VECTORS];
+    Half rest[ROWS];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < fulls; v++) sum[r][v] = FULL(loadu_ps)(bias + start + LANES * v);
+        if (half) rest[r] = HALF(loadu_ps)(bias + start + LANES * fulls);
+    }
+
+    for (int r = 0; r < rows && tile->summand[0]; r++) /* of the next tile */
+        for (int c = 0; c < width; c += LINE)
+            __builtin_prefetch(tile->summand[r] + ROWS * plan->summand_step + start + c);
+
+#define STEP(factor_of) \
+    { \
+        FullWeights b[VECTORS]; \
+        HalfWeights h; \
+        _Pragma("GCC unroll 4") for (int v = 0; v < fulls; v++) b[v] = full_weights(w + LANES * DEPTH * v); \
+        if (half) h = half_weights(w + LANES * DEPTH * fulls); \
+        _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) { \
+            Factor a = factor_of(at[r] + c); \
+            _Pragma("GCC unroll 4") for (int v = 0; v < fulls; v++) sum[r][v] = full_add(sum[r][v], a, b[v]); \
+            if (half) rest[r] = half_add(rest[r], a, h); \
+        } \
+    }
+
+    for (Int i = 0; i < tile->num_taps; i++) {
+        const Element *at[ROWS], *w = weights + tile->taps[i] * of_tap;
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) at[r] = tile->at[i][r];
+        Int c = 0;
+        const Element *ahead = tile->ahead[i];
+        while (c + DEPTH <= channels) {
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++) __builtin_prefetch(ahead + r * tile->step + c);
+            const Int end = c + LINE < channels ? c + LINE : channels;
+            for (; c + DEPTH <= end; c += DEPTH, w += step) STEP(factor)
+        }
+        if (DEPTH > 1 && c < channels) STEP(last_factor)
+    }
+#undef STEP
+
+    if (tile->rows == rows && start + width <= plan->out_channels) {
+        const float least = plan->relu ? 0 : -__builtin_inff();
+        const Full full_least = FULL(set1_ps)(least);
+        const Half half_least = HALF(set1_ps)(least);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            const Element *added[2] = {tile->summand[r], tile->raised[r]};
+#pragma GCC unroll 2
+            for (int i = 0; i < 2; i++) {
+                if (!added[i]) continue;
+                const Element *more = added[i] + start;
+#pragma GCC unroll 4
+                for (int v = 0; v < fulls; v++) sum[r][v] = FULL(add_ps)(sum[r][v], full_load(more + LANES * v));
+                if (half) rest[r] = HALF(add_ps)(rest[r], half_load(more + LANES * fulls));
+            }
+            Element *out = tile->out[r] + start; /* of a maximum with NaN its second number is the result */
+#pragma GCC unroll 4
+            for (int v = 0; v < fulls; v++) full_store(out + LANES * v, FULL(max_ps)(full_least, sum[r][v]));
+            if (half) half_store(out + LANES * fulls, HALF(max_ps)(half_least, rest[r]));
+        }
+        return;
+    }
+    float sums[ROWS * VECTORS * LANES];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < fulls; v++) FULL(storeu_ps)(sums + r * width + LANES * v, sum[r][v]);
+        if (half) HALF(storeu_ps)(sums + r * width + LANES * fulls, rest[r]);
+    }
+    finish(plan, tile, sums, start, width);
+}
+
+typedef void Multiply(const Plan *, const Tile *, const Element *, const float *, Int);
+#define HALF_ROWS (ROWS / 2)
+#define MULTIPLY(rows, halves) \
+    static void multiply_##rows##_##halves(const Plan *plan, const Tile *tile, const Element *weights, \
+                                           const float *bias, Int start) { \
+        multiply(plan, tile, weights, bias, start, rows, halves / 2, halves % 2); \
+    }
+MULTIPLY(ROWS, 1) MULTIPLY(ROWS, 2) MULTIPLY(ROWS, 3) MULTIPLY(ROWS, 4) MULTIPLY(ROWS, 5) MULTIPLY(ROWS, 6)
+MULTIPLY(HALF_ROWS, 1) MULTIPLY(HALF_ROWS, 2) MULTIPLY(HALF_ROWS, 3)
+MULTIPLY(HALF_ROWS, 4) MULTIPLY(HALF_ROWS, 5) MULTIPLY(HALF_ROWS, 6)
+#define BY_WIDTH(rows) \
+    {multiply_##rows##_1, multiply_##rows##_2, multiply_##rows##_3, \
+     multiply_##rows##_4, multiply_##rows##_5, multiply_##rows##_6}
+static Multiply *const multiply_rows[2 * VECTORS] = BY_WIDTH(ROWS), *const multiply_half_rows[2 * VECTORS] = BY_WIDTH(HALF_ROWS);
+
+/* True where the next ROWS places lie in one row and all that they read lies inside. */
+static int is_inner(const Work *work, const Cursor *cursor) {
+    Int x = cursor->at[2];
+    return x >= work->inner[0] && x + ROWS <= work->inner[1] && cursor->reads == work->all;
+}
+
+static void lay_inner(const Work *work, const Cursor *cursor, int has_raised, Tile *tile) {
+    const Plan *plan = work->plan;
+    const Int halved = plan->raised_factors[2] == 2, step = plan->stride[2] * plan->steps[3];
+    const Element *base = cursor->in + cursor->at[2] * step;
+    for (Int tap = 0; tap < work->taps; tap++) {
+        for (Int r = 0; r < ROWS; r++) tile->at[tap][r] = base + work->offsets[tap] + r * step;
+        tile->taps[tap] = tap;
+    }
+    tile->num_taps = work->taps;
+    for (Int r = 0; r < ROWS; r++)
+        tile->raised[r] = has_raised ? cursor->raised + ((cursor->at[2] + r) >> halved) * plan->out_channels : 0;
+}
+
+/* Places in several rows, or at a border: taps outside read zeros, and taps of which all are outside are left out. */
+static void lay_border(const Work *work, const Element *raised, Int rows, Cursor *cursor, Tile *tile) {
+    const Plan *plan = work->plan;
+    const Int halved = plan->raised_factors[2] == 2, step = plan->stride[2] * plan->steps[3];
+    const Element *base[ROWS];
+    uint64_t reads[ROWS];
+    for (Int r = 0; r < ROWS; r++) { /* those beyond the last are the last one again */
+        base[r] = cursor->in + cursor->at[2] * step;
+        reads[r] = cursor->reads & work->inside[2][cursor->at[2]];
+        tile->raised[r] = raised ? cursor->raised + (cursor->at[2] >> halved) * plan->out_channels : 0;
+        if (r + 1 < rows) advance(work, raised, 1, cursor);
+    }
+    Int used = 0;
+    for (Int tap = 0; tap < work->taps; tap++) {
+        uint64_t any = 0;
+        for (int r = 0; r < ROWS; r++) {
+            uint64_t in = reads[r] >> tap & 1;
+            tile->at[used][r] = in ? base[r] + work->offsets[tap] : zeros;
+            any |= in;
+        }
+        tile->taps[used] = tap;
+        used += any;
+    }
+    tile->num_taps = used;
+}
+
+/* The tile of the places [first, first + rows) in their order in memory, at which the cursor stands; it moves on. */
+static void lay(const Work *work, const Element *raised, Int first, Int rows, Cursor *cursor, Tile *tile) {
+    const Plan *plan = work->plan;
+    const Maps *maps = work->maps;
+    for (Int r = 0; r < ROWS; r++) {
+        tile->out[r] = maps->out + (first + r) * plan->out_step;
+        tile->summand[r] = maps->summand ? maps->summand + (first + r) * plan->summand_step : 0;
+    }
+    tile->rows = rows;
+    tile->step = plan->stride[2] * plan->steps[3];
+    int inner = rows == ROWS && is_inner(work, cursor);
+    if (inner) lay_inner(work, cursor, raised != 0, tile);
+    else lay_border(work, raised, rows, cursor, tile);
+    advance(work, raised, inner ? ROWS : 1, cursor);
+    for (Int i = 0; i + 1 < tile->num_taps; i++) tile->ahead[i] = tile->at[i + 1][0];
+    if (tile->num_taps) tile->ahead[tile->num_taps - 1] = tile->at[0][0] + ROWS * tile->step; /* of the next tile */
+}
+
+/* Elements of memory that `convolve_strip` needs. */
+static Int strip_room(const Plan *plan) {
+    (void)plan;
+    return 0;
+}
+
+/* The places [first, last) of the output, which begins at `out`. */
+static void convolve_strip(const Work *given, Element *out, const Element *raised, Int first, Int last, Element *room) {
+    (void)room;
+    const Int blocks = num_blocks(given->plan->out_channels);
+    Maps maps = *given->maps;
+    maps.out = out;
+    Work work = *given;
+    work.maps = &maps;
+    Tile tile;
+    for (Int block = 0; block < blocks; block += work.together) {
+        Cursor cursor = start_at(&work, raised, first);
+        for (Int place = first; place < last; place += ROWS) {
+            Int rows = last - place < ROWS ? last - place : ROWS;
+            lay(&work, raised, place, rows, &cursor, &tile);
+            Multiply *const *by_width = rows > HALF_ROWS ? multiply_rows : multiply_half_rows;
+            for (Int b = block; b < blocks && b < block + work.together; b++) {
+                Int start = work.starts[b], width = work.starts[b + 1] - start;
+                by_width[width / UNIT - 1](work.plan, &tile, maps.weights + start * work.depth, maps.bias, start);
+            }
+        }
+    }
+}
+
+
+#endif
