@@ -77,14 +77,14 @@ class TiledConv:
     def __init__(self, weight: Tensor, bias: Tensor | None, moves: Moves) -> None:
         self.moves, self.dtype, self.out_channels = moves, weight.dtype, weight.shape[0]
         kernels: Any = library(weight.dtype)
-        blocks = kernels.num_blocks(self.out_channels)
-        starts = [kernels.block_start(self.out_channels, block) for block in range(blocks + 1)]
-        self.together = kernels.taps_together(weight.shape[1], moves.kernel[-1], moves.dilation[-1])
-        if self.together > 1:
-            weight = weight.movedim(-1, 1).flatten(1, 2)  # (C_out, k C_in, ...)
-        self.weight = pack(weight, starts, kernels.padded_channels(weight.shape[1]))
+        channels, taps = weight.shape[1], weight[0, 0].numel()
+        self.together = kernels.taps_together(channels, moves.kernel[-1], moves.dilation[-1])
+        sizes = self.out_channels, channels, taps, self.together
+        self.weight = torch.empty(kernels.packed_size(*sizes), dtype=weight.dtype)
+        weight = weight.contiguous()
+        kernels.pack(weight.data_ptr(), self.weight.data_ptr(), *sizes)
         bias = torch.zeros(self.out_channels) if bias is None else bias.float()
-        self.bias = F.pad(bias, (0, starts[-1] - self.out_channels))
+        self.bias = F.pad(bias, (0, kernels.padded_out_channels(self.out_channels) - self.out_channels))
         self.plans: dict[Any, _Plan] = {}
 
     def __call__(
@@ -160,24 +160,6 @@ class TiledConv:
             self.together, x.shape[1], self.out_channels, out_step or self.out_channels, summand_step, _three(raising, 1),
             _three(pooling, 1), pooled_step, relu, torch.get_num_threads(), _cache_bytes(),
         )  # fmt: skip
-
-
-def pack(weight: Tensor, starts: Sequence[int], in_channels: int) -> Tensor:
-    """Weights in the order in which the kernel reads them: block by block, tap by tap, channel by channel.
-
-    In bfloat16 two input channels lie side by side for each output channel. What is missing is filled with zeros.
-
-    Args:
-        weight: (C_out, C_in, *kernel).
-        starts: first output channel of each block, and the end of the last one.
-        in_channels: for which there is room, at least C_in, in bfloat16 an even number.
-    """
-    depth = 2 if weight.dtype == torch.bfloat16 else 1
-    taps = weight.flatten(2).permute(2, 1, 0)  # (taps, C_in, C_out)
-    taps = F.pad(taps, (0, starts[-1] - weight.shape[0], 0, in_channels - weight.shape[1]))
-    taps = taps.unflatten(1, (-1, depth)).transpose(2, 3)  # (taps, C_in / depth, C_out, depth)
-    blocks = itertools.pairwise(starts)
-    return torch.cat([taps[:, :, start:end].flatten() for start, end in blocks])
 
 
 def _address(x: Tensor | None) -> int | None:

@@ -145,7 +145,7 @@ def test_older_processors(monkeypatch):
             test_sums_and_means((1, 2, 2), cache_bytes, torch.float32, monkeypatch)
         assert not tiles_take(torch.bfloat16, 4, MOVES[0])
         conv, oracle = random_conv(18, 23, MOVES[1], torch.float32)
-        assert library.library(torch.float32).block_start(23, 1) == 24  # three full vectors of 8
+        assert library.library(torch.float32).padded_out_channels(23) == 24  # three full vectors of 8
         for size in SIZES:
             x = random_map(18, size, torch.float32)
             assert_near(conv(x), oracle(x), torch.float32)

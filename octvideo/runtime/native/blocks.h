@@ -18,6 +18,25 @@ Int block_start(Int out_channels, Int block) {
     return (block < blocks ? start + start % 2 : units) * UNIT;
 }
 
+Int padded_out_channels(Int out_channels) { return num_units(out_channels) * UNIT; }
+
+/* Elements of packed weights; `together` taps are taken as one. */
+Int packed_size(Int out_channels, Int channels, Int taps, Int together) {
+    return padded_out_channels(out_channels) * padded_channels(channels * together) * (taps / together);
+}
+
+/* Weights as they are given. */
+typedef struct {
+    const Element *at;
+    Int out_channels, channels, taps;
+} Weights;
+
+/* A weight; 0 where there is no such channel. */
+static Element weight_at(const Weights *weights, Int out_channel, Int channel, Int tap) {
+    if (out_channel >= weights->out_channels || channel >= weights->channels) return 0;
+    return weights->at[(out_channel * weights->channels + channel) * weights->taps + tap];
+}
+
 /* How many blocks' weights, `depth` of them for each output channel, stay in the second cache beside a strip. */
 static Int blocks_together(Int depth) {
     Int together = RESIDENT / (depth * UNITS * UNIT * (Int)sizeof(Element));

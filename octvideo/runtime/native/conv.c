@@ -157,14 +157,12 @@ int convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const
     return failed;
 }
 
-#else
+#else /* the others are never called */
 Int can_convolve(Int channels, Int taps) { return 0 * channels * taps; }
-Int padded_channels(Int channels) { return channels; }
 Int reads_in_place(Int channels) { return channels > 0; }
-Int taps_together(Int channels, Int width, Int dilation) { return (channels && width && dilation) || 1; }
-Int num_blocks(Int out_channels) { return out_channels > 0; }
-Int block_start(Int out_channels, Int block) { return block * out_channels; }
-int convolve(const void *plan, const void *maps, const void *raising_plan, const void *raising_maps) {
-    return !plan + !maps + !raising_plan + !raising_maps; /* never called */
-}
+Int taps_together(void) { return 1; }
+Int padded_out_channels(Int out_channels) { return out_channels; }
+Int packed_size(void) { return 0; }
+void pack(void) {}
+int convolve(void) { return 1; }
 #endif

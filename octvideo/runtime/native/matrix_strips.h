@@ -54,6 +54,19 @@ Int taps_together(Int channels, Int width, Int dilation) {
     return dilation == 1 && fewer && reads_in_place(channels * width) >= reads_in_place(channels) ? width : 1;
 }
 
+/* Weights, (out_channels, channels, taps), in the order in which `multiply` reads them: two channels side by side for each
+   output channel. */
+void pack(const Element *weights, Element *packed, Int out_channels, Int channels, Int taps, Int together) {
+    const Weights given = {weights, out_channels, channels, taps};
+    const Int padded = padded_channels(channels * together);
+    for (Int block = 0; block < num_blocks(out_channels); block++)
+        for (Int tap = 0; tap < taps; tap += together)
+            for (Int c = 0; c < padded; c += 2)
+                for (Int o = block_start(out_channels, block); o < block_start(out_channels, block + 1); o++)
+                    for (Int e = c; e < c + 2; e++)
+                        *packed++ = e < channels * together ? weight_at(&given, o, e % channels, tap + e / channels) : 0;
+}
+
 /* Up to ROWS places of the output in groups, and tap by tap where what a group's first place reads begins and how many
    bytes lie between its places; taps that all lie outside are left out. */
 typedef struct {

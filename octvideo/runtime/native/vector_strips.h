@@ -12,14 +12,33 @@
 #define UNITS (2 * VECTORS)
 #define RESIDENT (3 << 17) /* bytes of weights that stay in the second cache beside a strip */
 #define STRIP 128          /* places that meet the same weights one after the other */
+#define AT_ONCE (2 * DEPTH) /* channels */
 #define LINE (64 / (Int)sizeof(Element))
 
 #include "places.h"
 
 Int can_convolve(Int channels, Int taps) { return channels <= MAX_CHANNELS && taps <= MAX_TAPS; }
-Int padded_channels(Int channels) { return (channels + DEPTH - 1) / DEPTH * DEPTH; }
+Int padded_channels(Int channels) { return (channels + AT_ONCE - 1) / AT_ONCE * AT_ONCE; }
 Int reads_in_place(Int channels) { return channels > 0; }
 Int taps_together(Int channels, Int width, Int dilation) { return (channels && width && dilation) || 1; }
+
+/* Weights, (out_channels, channels, taps), in the order in which `multiply` reads them. */
+void pack(const Element *weights, Element *packed, Int out_channels, Int channels, Int taps, Int together) {
+    (void)together;
+    const Weights given = {weights, out_channels, channels, taps};
+    for (Int block = 0; block < num_blocks(out_channels); block++) {
+        const Int start = block_start(out_channels, block), end = block_start(out_channels, block + 1);
+        const Int half = start + (end - start) / LANES * LANES; /* where it begins, if there is one */
+        for (Int tap = 0; tap < taps; tap++)
+            for (Int c = 0; c < channels; c += AT_ONCE) {
+                for (Int d = 0; d < AT_ONCE; d += DEPTH)
+                    for (Int o = start; o < half; o++)
+                        for (Int e = 0; e < DEPTH; e++) *packed++ = weight_at(&given, o, c + d + e, tap);
+                for (Int o = half; o < end; o++)
+                    for (Int e = 0; e < AT_ONCE; e++) *packed++ = weight_at(&given, o, c + e, tap);
+            }
+    }
+}
 
 /* Up to ROWS places of the output, and where what they read begins, tap by tap; taps that all lie outside are left
    out. */
@@ -45,36 +64,34 @@ static __attribute__((noinline)) void finish(const Plan *plan, const Tile *tile,
 }
 
 /* Channels [start, start + width) of a tile; width is fulls full vectors and a half one if so. The numbers of rows and
-   vectors are constants where this is called, so that all sums are registers. */
+   vectors are constants where this is called, so that all sums are registers. A half vector of output channels takes two
+   factors at a time, so that its sums fill a vector. */
 static inline __attribute__((always_inline)) void multiply(const Plan *plan, const Tile *tile, const Element *weights,
                                                            const float *bias, Int start, const int rows,
                                                            const int fulls, const int half) {
     const int width = LANES * fulls + LANES / 2 * half;
-    const Int step = width * DEPTH, channels = plan->channels, of_tap = (channels + DEPTH - 1) / DEPTH * step;
-    Full sum[ROWS][VECTORS];
-    Half rest[ROWS];
+    const Int channels = plan->channels, whole = channels / AT_ONCE * AT_ONCE;
+    const Int of_tap = padded_channels(channels) * width;
+    Full sum[ROWS][VECTORS], pairs[ROWS];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
 #pragma GCC unroll 4
         for (int v = 0; v < fulls; v++) sum[r][v] = FULL(loadu_ps)(bias + start + LANES * v);
-        if (half) rest[r] = HALF(loadu_ps)(bias + start + LANES * fulls);
+        if (half) pairs[r] = FULL(setzero_ps)();
     }
 
     for (int r = 0; r < rows && tile->summand[0]; r++) /* of the next tile */
         for (int c = 0; c < width; c += LINE)
             __builtin_prefetch(tile->summand[r] + ROWS * plan->summand_step + start + c);
 
-#define STEP(factor_of) \
+#define STEP(num_factors, factor_of, factors_of) \
     { \
-        FullWeights b[VECTORS]; \
-        HalfWeights h; \
-        _Pragma("GCC unroll 4") for (int v = 0; v < fulls; v++) b[v] = full_weights(w + LANES * DEPTH * v); \
-        if (half) h = half_weights(w + LANES * DEPTH * fulls); \
-        _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) { \
-            Factor a = factor_of(at[r] + c); \
-            _Pragma("GCC unroll 4") for (int v = 0; v < fulls; v++) sum[r][v] = full_add(sum[r][v], a, b[v]); \
-            if (half) rest[r] = half_add(rest[r], a, h); \
-        } \
+        _Pragma("GCC unroll 2") for (int d = 0; d < num_factors; d++) \
+            _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) \
+                _Pragma("GCC unroll 4") for (int v = 0; v < fulls; v++) \
+                    sum[r][v] = add_product(sum[r][v], factor_of, w + LANES * DEPTH * (d * fulls + v)); \
+        _Pragma("GCC unroll 8") for (int r = 0; r < rows && half; r++) \
+            pairs[r] = add_products(pairs[r], factors_of, w + LANES * AT_ONCE * fulls); \
     }
 
     for (Int i = 0; i < tile->num_taps; i++) {
@@ -83,16 +100,25 @@ static inline __attribute__((always_inline)) void multiply(const Plan *plan, con
         for (int r = 0; r < rows; r++) at[r] = tile->at[i][r];
         Int c = 0;
         const Element *ahead = tile->ahead[i];
-        while (c + DEPTH <= channels) {
+        while (c < whole) {
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++) __builtin_prefetch(ahead + r * tile->step + c);
-            const Int end = c + LINE < channels ? c + LINE : channels;
-            for (; c + DEPTH <= end; c += DEPTH, w += step) STEP(factor)
+            const Int end = c + LINE < whole ? c + LINE : whole;
+            for (; c < end; c += AT_ONCE, w += AT_ONCE * width)
+                STEP(2, factor(at[r] + c + d * DEPTH), factors(at[r] + c))
         }
-        if (DEPTH > 1 && c < channels) STEP(last_factor)
+        if (c == channels) continue;
+        int64_t last[ROWS];
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) last[r] = last_factors(at[r] + c, channels - c);
+        STEP(DEPTH, (int32_t)(last[r] >> 32 * d), last[r]) /* of floats only one is left */
     }
 #undef STEP
 
+    Half rest[ROWS];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows && half; r++)
+        rest[r] = HALF(add_ps)(add_pairs(pairs[r]), HALF(loadu_ps)(bias + start + LANES * fulls));
     if (tile->rows == rows && start + width <= plan->out_channels) {
         const float least = plan->relu ? 0 : -__builtin_inff();
         const Full full_least = FULL(set1_ps)(least);
