@@ -18,7 +18,7 @@ from octvideo.runtime import passes
 from octvideo.runtime.moves import Moves
 from octvideo.runtime.onednn import OneDnnConv
 from octvideo.runtime.tiles import TiledConv, channels_read_in_place, tiles_take
-from octvideo.runtime.views import Window
+from octvideo.runtime.window import MOST_CHANNELS, Window
 
 Map = OctPair | Tensor
 Path = TiledConv | OneDnnConv
@@ -321,7 +321,7 @@ def why_not_fused(conv: Any) -> str | None:
 def _is_narrow(conv: Any) -> bool:
     """True for a stem on pixels: its few channels fill no vector."""
     dense = not conv.alpha_in and not conv.alpha_out and conv.groups == 1
-    return dense and conv.in_channels <= 4 and conv.kernel_size[-1] > 1 and conv.dilation[-1] == 1
+    return dense and conv.in_channels <= MOST_CHANNELS and conv.kernel_size[-1] > 1 and conv.dilation[-1] == 1
 
 
 def _unfolded(conv: Any) -> tuple[Any, Window]:
@@ -334,8 +334,8 @@ def _unfolded(conv: Any) -> tuple[Any, Window]:
         channels * width, conv.out_channels, (*conv.kernel_size[:-1], 1), (*conv.stride[:-1], 1),
         (*(before for before, _ in conv.geometry.padding[:-1]), 0), (*conv.dilation[:-1], 1), device="meta",
     )  # fmt: skip
-    weight = conv.weight.detach().movedim((-1, 1), (1, -1))  # (O, k, ..., C)
-    weight = F.pad(weight, (0, channels - conv.in_channels)).movedim(-1, 2).flatten(1, 2).unsqueeze(-1)  # (O, k C', ..., 1)
+    weight = F.pad(conv.weight.detach().movedim(1, -1), (0, channels - conv.in_channels))  # (O, ..., k, C')
+    weight = weight.flatten(-2).movedim(-1, 1).unsqueeze(-1)  # (O, k C', ..., 1)
     new.weight, new.bias = nn.Parameter(weight, requires_grad=False), conv.bias
     return octave_from_dense(new, 0, 0), window
 

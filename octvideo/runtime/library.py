@@ -23,6 +23,7 @@ DEFINITIONS: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.bflo
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
 _FUNCTIONS: dict[str, tuple[tuple[type, ...], type | None]] = {
     "pool": ((_POINTER, _POINTER, _INT, _POINTER, _INT, _POINTER, ctypes.c_int), None),
+    "lay_pixels": ((*(_POINTER,) * 3, _INT, _POINTER, *(_INT,) * 2, ctypes.c_int), None),
     "add_raised": ((*(_POINTER,) * 3, _INT, _POINTER, _INT, *(_POINTER,) * 2, *(ctypes.c_int,) * 2), None),
     "max_pool": ((*(_POINTER,) * 2, _INT, *(_POINTER,) * 5, ctypes.c_int), ctypes.c_int),
     "convolve": ((_POINTER,) * 4, ctypes.c_int),
@@ -32,7 +33,6 @@ _FUNCTIONS: dict[str, tuple[tuple[type, ...], type | None]] = {
     "pack": ((_POINTER,) * 2 + (_INT,) * 4, None),
     "reads_in_place": ((_INT,), _INT),
     "taps_together": ((_INT,) * 3, _INT),
-    "block_start": ((_INT, _INT), _INT),
 }
 
 

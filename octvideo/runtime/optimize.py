@@ -15,6 +15,7 @@ from octvideo.convert.trace import trace
 from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, OctPair, to_channels_last
 from octvideo.layers.conv import dense_kind
 from octvideo.runtime.fusion import fuse
+from octvideo.runtime.window import MOST_CHANNELS
 
 TOLERANCES: dict[torch.dtype | None, float] = {
     torch.float64: 1e-9,
@@ -33,21 +34,22 @@ class FastNetwork(nn.Module):
     Args:
         network: takes and gives what the original does.
         dtype: of the maps within; None is the input's.
+        lays_pixels: the network's stems lay out pixels, maps of a few channels, themselves.
 
     Shape:
         as the network; floating-point outputs have the type of the first floating-point input.
     """
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype | None = None, lays_pixels: bool = False) -> None:
         super().__init__()
         self.network, self.dtype = network, dtype
+        self.spared_channels = MOST_CHANNELS if lays_pixels else 0
 
     def forward(self, *args: Any) -> Any:
-        if self.dtype is None:
-            return self.network(*(channels_last(a) for a in args))
         given = next((t.dtype for t in tree_leaves(args) if _is_floating(t)), self.dtype)
-        out = self.network(*(channels_last(tree_map(lambda t: _cast(t, self.dtype), a)) for a in args))
-        return tree_map(lambda t: _cast(t, given), out)
+        args = tuple(channels_last(_cast(a, self.dtype), self.spared_channels) for a in args)
+        out = self.network(*args)
+        return _cast(out, given)
 
 
 def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None, compile: bool = False) -> nn.Module:
@@ -117,16 +119,21 @@ def lower(network: nn.Module, dtype: torch.dtype | None = None) -> FastNetwork:
 def fuse_convolutions(network: nn.Module, example: Any) -> nn.Module:
     """Let convolutions add to sums and rectify as they write, where a CPU's kernels can; see `fuse`."""
     if isinstance(network, FastNetwork):
-        return FastNetwork(fuse(network.network), network.dtype).eval()
-    return FastNetwork(fuse(network)).eval()
+        return FastNetwork(fuse(network.network), network.dtype, lays_pixels=True).eval()
+    return FastNetwork(fuse(network), lays_pixels=True).eval()
 
 
-def channels_last(x: Any) -> Any:
-    """A map, a pair or a list of maps with the channels side by side in memory; all else as it is."""
+def channels_last(x: Any, spared_channels: int = 0) -> Any:
+    """A map, a pair or a list of maps with the channels side by side in memory; all else as it is.
+
+    Maps of up to `spared_channels` channels stay as they are, too.
+    """
     if isinstance(x, OctPair):
         return x.map(channels_last)
     if isinstance(x, (list, tuple)):
-        return [channels_last(item) for item in x]
+        return [channels_last(item, spared_channels) for item in x]
+    if isinstance(x, Tensor) and x.dim() > 1 and x.shape[1] <= spared_channels:
+        return x
     layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim()) if isinstance(x, Tensor) else None
     return x if layout is None else x.contiguous(memory_format=layout)
 
@@ -135,8 +142,8 @@ def _is_floating(x: Any) -> bool:
     return isinstance(x, Tensor) and x.is_floating_point()
 
 
-def _cast(x: Any, dtype: torch.dtype | None) -> Any:
-    return x.to(dtype) if _is_floating(x) else x
+def _cast(maps: Any, dtype: torch.dtype | None) -> Any:
+    return maps if dtype is None else tree_map(lambda x: x.to(dtype) if _is_floating(x) else x, maps)
 
 
 def call(network: nn.Module, example: Any) -> Any:

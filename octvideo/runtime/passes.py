@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from octvideo.layers import avg_pool, upsample
@@ -57,6 +58,23 @@ def pool(high: Tensor, pooled: Tensor, factors: Sequence[int]) -> None:
         )  # fmt: skip
     else:
         pooled.copy_(avg_pool(high, factors))
+
+
+def lay_pixels(x: Tensor, channels: int, padding: int) -> Tensor:
+    """Rows of pixels with the channels side by side, and `padding` pixels of zeros at both ends of a row.
+
+    Shape:
+        (N, C, ..., W) -> (N, ..., (W + 2 padding) channels), where channels, C or more, are filled up with zeros.
+    """
+    kernels = library(x.dtype) if x.dtype in DEFINITIONS and x.device.type == "cpu" and x.dim() in LAYOUTS else None
+    if kernels is None:
+        return F.pad(x.movedim(1, -1), (0, channels - x.shape[1], padding, padding)).flatten(-2)
+    rows = x.new_empty(x.shape[0], *x.shape[2:-1], (x.shape[-1] + 2 * padding) * channels)
+    steps = x.stride()[:2] + (0,) * (5 - x.dim()) + x.stride()[2:]
+    kernels.lay_pixels(
+        x.data_ptr(), _numbers(steps), rows.data_ptr(), x.shape[0], _size(x), channels, padding, torch.get_num_threads()
+    )
+    return rows
 
 
 def add_raised(

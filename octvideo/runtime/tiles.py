@@ -28,9 +28,8 @@ class _Plan(ctypes.Structure):
     _fields_ = (
         ("clips", _INT), ("size", _Three), ("out_size", _Three), ("steps", _Four), ("kernel", _Three),
         ("stride", _Three), ("padding", _Three), ("dilation", _Three), ("taps_together", _INT), ("channels", _INT),
-        ("out_channels", _INT), ("out_step", _INT), ("summand_step", _INT), ("raised_factors", _Three), ("pool_factors", _Three),
-        ("pooled_step", _INT), ("relu", _INT), ("threads", _INT),
-        ("cache_bytes", _INT),
+        ("out_channels", _INT), ("out_step", _INT), ("summand_step", _INT), ("raised_factors", _Three),
+        ("pool_factors", _Three), ("pooled_step", _INT), ("relu", _INT), ("threads", _INT), ("cache_bytes", _INT),
     )  # fmt: skip
 
 
@@ -55,9 +54,9 @@ def tiles_take(dtype: torch.dtype, channels: int, moves: Moves) -> bool:
 
 
 def channels_read_in_place(dtype: torch.dtype, channels: int, width: int) -> int:
-    """The least number of channels of a place, `channels` or more, so that the kernel reads `width` places without copying.
+    """The least number of channels, at least `channels`, with which `width` places are read as one without a copy.
 
-    See `Window`, which makes the channels of one place of them.
+    See `Window`, which makes one place of them.
     """
     kernels: Any = library(dtype) if dtype in DEFINITIONS else None
     if kernels is None:
@@ -157,8 +156,8 @@ class TiledConv:
         return _Plan(
             x.shape[0], _three(x.shape[2:], 1), _three(self.moves.out_size(x.shape[2:]), 1), _Four(*in_steps),
             *(_three(numbers, missing) for numbers, missing in zip(self.moves, (1, 1, 0, 1), strict=True)),
-            self.together, x.shape[1], self.out_channels, out_step or self.out_channels, summand_step, _three(raising, 1),
-            _three(pooling, 1), pooled_step, relu, torch.get_num_threads(), _cache_bytes(),
+            self.together, x.shape[1], self.out_channels, out_step or self.out_channels, summand_step,
+            _three(raising, 1), _three(pooling, 1), pooled_step, relu, torch.get_num_threads(), _cache_bytes(),
         )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from octvideo.layers.lowering import to_frames
@@ -62,26 +61,6 @@ def row_step(x: Tensor) -> int | None:
                 return None
             places *= x.shape[axis]
     return x.shape[1] if step is None else step
-
-
-class Window(NamedTuple):
-    """What a kernel sees of a row of pixels.
-
-    Args:
-        width, stride, padding: of the kernel on the axis W, in pixels.
-        channels: of a pixel; those that the map does not have are zeros.
-    """
-
-    width: int
-    stride: int
-    padding: int
-    channels: int
-
-    def unfold(self, x: Tensor) -> Tensor:
-        """Give each place of the output the pixels of its window as channels: (N, C, ..., W) -> (N, k C', ..., W')."""
-        missing = self.channels - x.shape[1]
-        rows = F.pad(x.movedim(1, -1), (0, missing, self.padding, self.padding)).flatten(-2)  # (N, ..., W C')
-        return rows.unfold(-1, self.width * self.channels, self.stride * self.channels).movedim(-1, 1)
 
 
 def view_for(kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> View:

@@ -83,6 +83,17 @@ def test_maximum_pooling(dtype):
     assert [fast_pool(pool) for pool in (nn.MaxPool2d(3, dilation=2), nn.MaxPool2d(2, ceil_mode=True))] == [None, None]
 
 
+@pytest.mark.parametrize("dtype", [*TOLERANCES, torch.float64])
+def test_pixels(dtype):
+    for given, channels, size in [(3, 3, (2, 5, 7)), (3, 4, (2, 5, 40)), (1, 2, (3, 1, 1)), (2, 4, (6, 9))]:
+        x = torch.randn(2, given, *size).to(dtype)
+        expected = torch.zeros(2, *size[:-1], size[-1] + 4, channels, dtype=dtype)
+        expected[..., 2:-2, :given] = x.movedim(1, -1)
+        last = x.contiguous(memory_format=passes.LAYOUTS[x.dim()])
+        for given_map in (x, last, x.transpose(-1, -2).contiguous().transpose(-1, -2)):
+            assert torch.equal(passes.lay_pixels(given_map, channels, 2), expected.flatten(-2))
+
+
 def test_values_that_are_no_numbers_stay_so():
     for dtype in TOLERANCES:
         high, raised = random_map(20, (2, 4, 4), dtype), random_map(20, (2, 2, 2), dtype)

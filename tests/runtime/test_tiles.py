@@ -54,7 +54,7 @@ SIZES = [(1, 1, 1), (3, 2, 30), (4, 13, 9)]
 
 @pytest.mark.parametrize("moves", MOVES, ids=lambda moves: "x".join(map(str, moves.kernel)))
 def test_convolutions(moves, dtype):
-    for channels, out_channels, size in itertools.product((1, 3, 18), (1, 8, 23, 50), SIZES):
+    for channels, out_channels, size in itertools.product((1, 3, 8, 18, 70), (1, 8, 23, 56), SIZES):
         conv, oracle = random_conv(channels, out_channels, moves, dtype)
         x = random_map(channels, size, dtype, among=1)  # an odd last channel must not meet its neighbour
         if size[1] < moves.dilation[1] * (moves.kernel[1] - 1) + 1 - 2 * moves.padding[1]:
@@ -133,22 +133,28 @@ def test_streams_to_any_address(dtype, monkeypatch):
         assert_near(out, oracle(x), dtype)
 
 
-def test_older_processors(monkeypatch):
-    """AVX2 without AVX-512: other vectors, the same results."""
-    if "avx2" not in library._processor():
-        pytest.skip("the processor has no AVX2")
-    monkeypatch.setattr(library, "FLAGS", (*library.FLAGS, "-march=haswell"))
+OLDER = {
+    "no matrices": ("-mno-amx-bf16", torch.bfloat16, "amx_bf16"),
+    "AVX2": ("-march=haswell", torch.float32, "avx2"),
+}
+
+
+@pytest.mark.parametrize(("flag", "dtype", "needed"), OLDER.values(), ids=OLDER)
+def test_older_processors(flag, dtype, needed, monkeypatch):
+    """Other vectors, the same results."""
+    if needed not in library._processor():
+        pytest.skip(f"the processor has no {needed}")
+    monkeypatch.setattr(library, "FLAGS", (*library.FLAGS, flag))
     library.library.cache_clear()
     try:
-        assert tiles_take(torch.float32, 4, MOVES[0])
+        assert tiles_take(dtype, 4, MOVES[0])
+        for moves in MOVES:
+            test_convolutions(moves, dtype)
         for cache_bytes in (1 << 25, 0):
-            test_sums_and_means((1, 2, 2), cache_bytes, torch.float32, monkeypatch)
-        assert not tiles_take(torch.bfloat16, 4, MOVES[0])
-        conv, oracle = random_conv(18, 23, MOVES[1], torch.float32)
-        assert library.library(torch.float32).padded_out_channels(23) == 24  # three full vectors of 8
-        for size in SIZES:
-            x = random_map(18, size, torch.float32)
-            assert_near(conv(x), oracle(x), torch.float32)
+            test_sums_and_means((1, 2, 2), cache_bytes, dtype, monkeypatch)
+        if flag == "-march=haswell":
+            assert not tiles_take(torch.bfloat16, 4, MOVES[0])
+            assert library.library(dtype).padded_out_channels(23) == 24  # three full vectors of 8
     finally:
         library.library.cache_clear()
 

@@ -23,6 +23,34 @@ void pool(const Element *high, Element *pooled, Int clips, const Int *size, Int 
             }
 }
 
+static inline __attribute__((always_inline)) void lay_row(const Element *from, Int between_channels, Int between_places,
+                                                          Element *restrict to, Int places, const Int given,
+                                                          const Int channels) {
+    for (Int x = 0; x < places; x++)
+        for (Int c = 0; c < channels; c++)
+            to[x * channels + c] = c < given ? from[c * between_channels + x * between_places] : 0;
+}
+
+/* Rows of pixels with their channels side by side, zeros for those that are missing up to `channels`, and `padding` pixels
+   of zeros at both ends; size is (T, H, W, C) of x, and steps are those between its clips, channels, frames, rows and
+   pixels. */
+void lay_pixels(const Element *x, const Int *steps, Element *rows, Int clips, const Int *size, Int channels, Int padding,
+                int threads) {
+    const Int border = padding * channels, inner = size[2] * channels;
+#pragma omp parallel for collapse(3) num_threads(threads)
+    for (Int n = 0; n < clips; n++)
+        for (Int t = 0; t < size[0]; t++)
+            for (Int y = 0; y < size[1]; y++) {
+                Element *row = rows + ((n * size[0] + t) * size[1] + y) * (inner + 2 * border);
+                const Element *from = x + n * steps[0] + t * steps[2] + y * steps[3];
+                memset(row, 0, border * sizeof(Element));
+                memset(row + border + inner, 0, border * sizeof(Element));
+                if (size[3] == 3 && channels == 3 && steps[4] == 1) lay_row(from, steps[1], 1, row + border, size[2], 3, 3);
+                else if (size[3] == 3 && channels == 4 && steps[4] == 1) lay_row(from, steps[1], 1, row + border, size[2], 3, 4);
+                else lay_row(from, steps[1], steps[4], row + border, size[2], size[3], channels);
+            }
+}
+
 /* high + raised, rectified if relu. */
 static inline __attribute__((always_inline)) void add(Element *high, const Element *raised, Int channels, int relu) {
     for (Int start = 0; start < channels; start += CHANNELS_AT_ONCE) {
