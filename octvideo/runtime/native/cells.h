@@ -5,31 +5,29 @@
 
 #include "element.h"
 
-#define CHANNELS_AT_ONCE 512
 #define MOST_PLACES 8 /* of a cell: two on each of three axes */
 
 /* The means of up to MOST_PLACES rows of channels; num_rows is a constant where this is called. */
 static inline __attribute__((always_inline)) void mean(const Element *const *rows, const int num_rows,
                                                        Element *restrict to, Int channels) {
     const float share = 1.0f / num_rows;
-    for (Int start = 0; start < channels; start += CHANNELS_AT_ONCE) {
-        Int count = channels - start < CHANNELS_AT_ONCE ? channels - start : CHANNELS_AT_ONCE;
-#ifdef BFLOAT16
-        float values[CHANNELS_AT_ONCE];
-#else
-        float *restrict values = to + start;
-#endif
-#pragma omp simd
-        for (Int c = 0; c < count; c++) {
-            float sum = load(rows[0][start + c]);
+#if MASKED
+    for (Int c = 0; c < channels; c += 16) {
+        const __mmask16 some = first_of_16(channels - c);
+        __m512 sum = load_some(some, rows[0] + c);
 #pragma GCC unroll 8
-            for (int r = 1; r < num_rows; r++) sum += load(rows[r][start + c]);
-            values[c] = sum * share;
-        }
-#ifdef BFLOAT16
-        store_all(to + start, values, count);
-#endif
+        for (int r = 1; r < num_rows; r++) sum = _mm512_add_ps(sum, load_some(some, rows[r] + c));
+        store_some(to + c, some, _mm512_mul_ps(sum, _mm512_set1_ps(share)));
     }
+#else
+#pragma omp simd
+    for (Int c = 0; c < channels; c++) {
+        float sum = load(rows[0][c]);
+#pragma GCC unroll 8
+        for (int r = 1; r < num_rows; r++) sum += load(rows[r][c]);
+        to[c] = store(sum * share);
+    }
+#endif
 }
 
 static inline void mean_of(const Element *const *rows, int num_rows, Element *to, Int channels) {

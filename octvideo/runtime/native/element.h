@@ -31,20 +31,35 @@ static inline float load(Element x) { return x; }
 static inline Element store(float value) { return value; }
 #endif
 
-#if defined(BFLOAT16) && defined(__AVX512BF16__)
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && \
+    (!defined(BFLOAT16) || defined(__AVX512BF16__))
 #include <immintrin.h>
+#define MASKED 1 /* up to 16 elements at a time, of which a mask says which are there */
 
-/* Compilers do not find this instruction for a loop over `store`. */
+static inline __mmask16 first_of_16(Int count) { return count >= 16 ? 0xffff : ~(~0u << count); }
+
+#ifdef BFLOAT16
+static inline __m512 load_some(__mmask16 some, const Element *x) {
+    return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, x)), 16);
+}
+
+static inline void store_some(Element *to, __mmask16 some, __m512 x) {
+    _mm256_mask_storeu_epi16(to, some, (__m256i)_mm512_cvtneps_pbh(x));
+}
+#else
+static inline __m512 load_some(__mmask16 some, const Element *x) { return _mm512_maskz_loadu_ps(some, x); }
+static inline void store_some(Element *to, __mmask16 some, __m512 x) { _mm512_mask_storeu_ps(to, some, x); }
+#endif
+
 static inline void store_all(Element *restrict to, const float *restrict from, Int count) {
-    Int c = 0;
-    for (; c + 16 <= count; c += 16)
-        _mm256_storeu_si256((__m256i *)(to + c), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + c)));
-    if (c < count) {
-        __mmask16 rest = (1u << (count - c)) - 1;
-        _mm256_mask_storeu_epi16(to + c, rest, (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(rest, from + c)));
+    for (Int c = 0; c < count; c += 16) {
+        const __mmask16 some = first_of_16(count - c);
+        store_some(to + c, some, _mm512_maskz_loadu_ps(some, from + c));
     }
 }
 #else
+#define MASKED 0
+
 static inline void store_all(Element *restrict to, const float *restrict from, Int count) {
 #pragma omp simd
     for (Int c = 0; c < count; c++) to[c] = store(from[c]);

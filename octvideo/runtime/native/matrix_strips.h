@@ -122,30 +122,42 @@ static void lay_group(const Work *work, const Element *raised, Int count, Cursor
     for (Int r = 1; r < count; r++) group->regular &= group->base[r] - group->base[r - 1] == step;
 }
 
+/* How rows of up to 32 numbers are copied: those that the last one has and those that it has room for. */
+typedef struct {
+    Int rows;
+    __mmask32 has, takes;
+} Copying;
+
+static Copying copying(Int count, Int room) {
+    const Int rows = (room + 31) / 32, before = 32 * (rows - 1), has = count > before ? count - before : 0;
+    return (Copying){rows, has ? ~0u >> (32 - has) : 0, ~0u >> (32 - (room - before))};
+}
+
 /* Copy `count` numbers and fill the room after them with zeros. */
-static inline void copy(Element *to, const Element *from, Int count, Int room) {
-    for (Int c = 0; c < room; c += 32) {
-        const __mmask32 has = count - c >= 32 ? ~0u : count > c ? ~(~0u << (count - c)) : 0;
-        const __mmask32 takes = room - c >= 32 ? ~0u : ~(~0u << (room - c));
-        _mm512_mask_storeu_epi16(to + c, takes, _mm512_maskz_loadu_epi16(has, from + c));
-    }
+static inline void copy(const Copying *how, Element *to, const Element *from) {
+    for (Int row = 1; row < how->rows; row++, to += 32, from += 32)
+        _mm512_storeu_si512(to, _mm512_loadu_si512(from));
+    _mm512_mask_storeu_epi16(to, how->takes, _mm512_maskz_loadu_epi16(how->has, from));
+}
+
+/* Copy what a place reads at taps that are taken together, of which some are padding. */
+static void gather_some(const Plan *plan, const Element *base, const Int *offsets, uint64_t inside, Int padded,
+                        Element *to) {
+    memset(to, 0, padded * sizeof(Element));
+    for (Int i = 0; i < plan->taps_together; i++)
+        if (inside >> i & 1) memcpy(to + i * plan->channels, base + offsets[i], plan->channels * sizeof(Element));
 }
 
 /* Copy what the places of a group read at the taps from one on that are taken together, zeros where that is padding. */
 static void gather(const Work *work, const Group *group, Int tap, Element *to) {
     const Plan *plan = work->plan;
-    const Int channels = plan->channels, together = plan->taps_together, padded = work->padded;
-    const uint64_t whole = ~(~(uint64_t)0 << together);
-    const Element *const *base = group->base;
+    const Int together = plan->taps_together, padded = work->padded;
+    const uint64_t whole = ~(~(uint64_t)0 << together), readable = side_by_side(plan) ? whole : 0;
+    const Copying how = copying(plan->channels * together, padded);
     for (Int r = 0; r < GROUP; r++, to += padded) {
         const uint64_t inside = r < group->places ? group->reads[r] >> tap & whole : 0;
-        if (!inside) copy(to, zeros, 0, padded);
-        else if (inside == whole && side_by_side(plan)) copy(to, base[r] + work->offsets[tap], channels * together, padded);
-        else
-            for (Int i = 0; i < together; i++) {
-                const Int last = i + 1 == together, has = inside >> i & 1 ? channels : 0;
-                copy(to + i * channels, base[r] + work->offsets[tap + i], has, last ? padded - i * channels : channels);
-            }
+        if (!inside || inside == readable) copy(&how, to, inside ? group->base[r] + work->offsets[tap] : zeros);
+        else gather_some(plan, group->base[r], work->offsets + tap, inside, padded, to);
     }
 }
 
@@ -220,10 +232,6 @@ static inline __attribute__((always_inline)) void multiply(const Tile *tile, con
     if (groups > 1 && units > 1) _tile_stored(3, sums + GROUP * UNITS * UNIT + UNIT, to);
 }
 
-static inline __m512 load_some(__mmask16 some, const Element *x) {
-    return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, x)), 16);
-}
-
 /* Add the bias and what else is to be added to the sums of some channels, rectify and store; what is added is known where
    this is called. */
 static inline __attribute__((always_inline)) void finish(const Plan *plan, const Tile *tile, const float *sums,
@@ -232,15 +240,14 @@ static inline __attribute__((always_inline)) void finish(const Plan *plan, const
                                                          const int has_raised) {
     const __m512 least = _mm512_set1_ps(plan->relu ? 0 : -__builtin_inff());
     for (Int u = 0; u < units; u++, start += UNIT, sums += UNIT) {
-        const Int left = plan->out_channels - start;
-        const __mmask16 some = left >= UNIT ? 0xffff : ~(~0u << left);
+        const __mmask16 some = first_of_16(plan->out_channels - start);
         const __m512 added = _mm512_loadu_ps(bias + start);
         for (Int r = 0; r < tile->rows; r++) {
             __m512 sum = _mm512_add_ps(_mm512_loadu_ps(sums + r * UNITS * UNIT), added);
             if (has_summand) sum = _mm512_add_ps(sum, load_some(some, summand + r * plan->summand_step + start));
             if (has_raised) sum = _mm512_add_ps(sum, load_some(some, tile->raised[r] + start));
             sum = _mm512_max_ps(least, sum); /* of a maximum with NaN its second number is the result */
-            _mm256_mask_storeu_epi16(out + r * plan->out_step + start, some, (__m256i)_mm512_cvtneps_pbh(sum));
+            store_some(out + r * plan->out_step + start, some, sum);
         }
     }
 }

@@ -53,16 +53,20 @@ void lay_pixels(const Element *x, const Int *steps, Element *rows, Int clips, co
 
 /* high + raised, rectified if relu. */
 static inline __attribute__((always_inline)) void add(Element *high, const Element *raised, Int channels, int relu) {
-    for (Int start = 0; start < channels; start += CHANNELS_AT_ONCE) {
-        Int count = channels - start < CHANNELS_AT_ONCE ? channels - start : CHANNELS_AT_ONCE;
-        float values[CHANNELS_AT_ONCE];
-#pragma omp simd
-        for (Int c = 0; c < count; c++) {
-            float value = load(high[start + c]) + load(raised[start + c]);
-            values[c] = relu && value < 0 ? 0 : value;
-        }
-        store_all(high + start, values, count);
+#if MASKED
+    const __m512 least = _mm512_set1_ps(relu ? 0 : -__builtin_inff());
+    for (Int c = 0; c < channels; c += 16) {
+        const __mmask16 some = first_of_16(channels - c);
+        const __m512 sum = _mm512_add_ps(load_some(some, high + c), load_some(some, raised + c));
+        store_some(high + c, some, _mm512_max_ps(least, sum)); /* of a maximum with NaN its second number is the result */
     }
+#else
+#pragma omp simd
+    for (Int c = 0; c < channels; c++) {
+        float value = load(high[c]) + load(raised[c]);
+        high[c] = store(relu && value < 0 ? 0 : value);
+    }
+#endif
 }
 
 /* high + upsample(raised), rectified if relu, written over high, of size (T, H, W, C); and, where pooled is given, its
