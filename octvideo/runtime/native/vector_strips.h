@@ -44,8 +44,8 @@ void pack(const Element *weights, Element *packed, Int out_channels, Int channel
    out. */
 typedef struct {
     const Element *at[MAX_TAPS][ROWS];
-    const Element *ahead[MAX_TAPS]; /* what the first row reads after each tap; the others lie one step apart */
-    Int step, taps[MAX_TAPS], num_taps, rows;
+    const Element *ahead[MAX_TAPS]; /* what the first row reads after each tap */
+    Int taps[MAX_TAPS], num_taps, rows;
     Element *out[ROWS];
     const Element *summand[ROWS], *raised[ROWS];
 } Tile;
@@ -99,10 +99,10 @@ static inline __attribute__((always_inline)) void multiply(const Plan *plan, con
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) at[r] = tile->at[i][r];
         Int c = 0;
-        const Element *ahead = tile->ahead[i];
+        const Int ahead = ((intptr_t)tile->ahead[i] - (intptr_t)at[0]) / (Int)sizeof(Element);
         while (c < whole) {
 #pragma GCC unroll 8
-            for (int r = 0; r < rows; r++) __builtin_prefetch(ahead + r * tile->step + c);
+            for (int r = 0; r < rows; r++) __builtin_prefetch(at[r] + (c + ahead));
             const Int end = c + LINE < whole ? c + LINE : whole;
             for (; c < end; c += AT_ONCE, w += AT_ONCE * width)
                 STEP(2, factor(at[r] + c + d * DEPTH), factors(at[r] + c))
@@ -220,13 +220,12 @@ static void lay(const Work *work, const Element *raised, Int first, Int rows, Cu
         tile->summand[r] = maps->summand ? maps->summand + (first + r) * plan->summand_step : 0;
     }
     tile->rows = rows;
-    tile->step = plan->stride[2] * plan->steps[3];
     int inner = rows == ROWS && is_inner(work, cursor);
     if (inner) lay_inner(work, cursor, raised != 0, tile);
     else lay_border(work, raised, rows, cursor, tile);
     advance(work, raised, inner ? ROWS : 1, cursor);
     for (Int i = 0; i + 1 < tile->num_taps; i++) tile->ahead[i] = tile->at[i + 1][0];
-    if (tile->num_taps) tile->ahead[tile->num_taps - 1] = tile->at[0][0] + ROWS * tile->step; /* of the next tile */
+    if (tile->num_taps) tile->ahead[tile->num_taps - 1] = tile->at[0][0] + ROWS * plan->stride[2] * plan->steps[3]; /* of the next tile */
 }
 
 /* Elements of memory that `convolve_strip` needs. */
