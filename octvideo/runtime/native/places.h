@@ -47,16 +47,25 @@ typedef struct {
 
 static const Element zeros[MAX_CHANNELS];
 
+/* The taps that have an element of the kernel on an axis. */
+static uint64_t taps_of(const Plan *plan, int axis, Int element) {
+    const Int *kernel = plan->kernel;
+    Int at[3], tap = 0;
+    uint64_t taps = 0;
+    for (at[0] = 0; at[0] < kernel[0]; at[0]++)
+        for (at[1] = 0; at[1] < kernel[1]; at[1]++)
+            for (at[2] = 0; at[2] < kernel[2]; at[2]++, tap++) taps |= (uint64_t)(at[axis] == element) << tap;
+    return taps;
+}
+
 static void find_inside(const Plan *plan, int axis, Work *work) {
     uint64_t *inside = work->inside[axis] = calloc(plan->out_size[axis], sizeof(uint64_t));
-    Int later = 1; /* taps for each element of the kernel on this axis */
-    for (int a = axis + 1; a < 3; a++) later *= plan->kernel[a];
-    for (Int place = 0; place < plan->out_size[axis]; place++)
-        for (Int tap = 0; tap < work->taps; tap++) {
-            Int k = tap / later % plan->kernel[axis];
-            Int from = place * plan->stride[axis] - plan->padding[axis] + k * plan->dilation[axis];
-            inside[place] |= (uint64_t)(from >= 0 && from < plan->size[axis]) << tap;
-        }
+    for (Int k = 0; k < plan->kernel[axis]; k++) {
+        const uint64_t taps = taps_of(plan, axis, k);
+        Int from = k * plan->dilation[axis] - plan->padding[axis];
+        for (Int place = 0; place < plan->out_size[axis]; place++, from += plan->stride[axis])
+            if (from >= 0 && from < plan->size[axis]) inside[place] |= taps;
+    }
 }
 
 static void find_offsets(const Plan *plan, Work *work) {
