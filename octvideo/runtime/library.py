@@ -32,7 +32,8 @@ _FUNCTIONS: dict[str, tuple[tuple[type, ...], type | None]] = {
     "packed_size": ((_INT,) * 4, _INT),
     "pack": ((_POINTER,) * 2 + (_INT,) * 4, None),
     "reads_in_place": ((_INT,), _INT),
-    "taps_together": ((_INT,) * 3, _INT),
+    "copies_strips": ((_INT,) * 4, _INT),
+    "taps_together": ((_INT,) * 4, _INT),
 }
 
 

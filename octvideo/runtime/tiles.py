@@ -77,7 +77,8 @@ class TiledConv:
         self.moves, self.dtype, self.out_channels = moves, weight.dtype, weight.shape[0]
         kernels: Any = library(weight.dtype)
         channels, taps = weight.shape[1], weight[0, 0].numel()
-        self.together = kernels.taps_together(channels, moves.kernel[-1], moves.dilation[-1])
+        copies = kernels.copies_strips(*moves.kernel[-2:], *moves.stride[-2:])
+        self.together = kernels.taps_together(channels, moves.kernel[-1], moves.dilation[-1], copies)
         sizes = self.out_channels, channels, taps, self.together
         self.weight = torch.empty(kernels.packed_size(*sizes), dtype=weight.dtype)
         weight = weight.contiguous()

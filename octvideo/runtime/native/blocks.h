@@ -5,8 +5,6 @@
 
 #include "element.h"
 
-/* Input channels that the packed weights have room for. */
-Int padded_channels(Int channels);
 
 static Int num_units(Int out_channels) { return (out_channels + UNIT - 1) / UNIT; }
 Int num_blocks(Int out_channels) { return (num_units(out_channels) + UNITS - 1) / UNITS; }
@@ -21,9 +19,7 @@ Int block_start(Int out_channels, Int block) {
 Int padded_out_channels(Int out_channels) { return num_units(out_channels) * UNIT; }
 
 /* Elements of packed weights; `together` taps are taken as one. */
-Int packed_size(Int out_channels, Int channels, Int taps, Int together) {
-    return padded_out_channels(out_channels) * padded_channels(channels * together) * (taps / together);
-}
+Int packed_size(Int out_channels, Int channels, Int taps, Int together);
 
 /* Weights as they are given. */
 typedef struct {

@@ -128,8 +128,9 @@ int convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const
     const Int a_column = strips.by_column ? strips.frames : 1, a_share = strips.number / (4 * plan->threads);
     const Int chunk = a_share < 1 ? 1 : a_share < a_column ? a_share : a_column;
     const Int a_strip = strips.places * plan->out_channels;
-    Int own = strip_room(plan);
-    if (raising_plan && strip_room(raising_plan) > own) own = strip_room(raising_plan);
+    const Int own_room = strip_room(&work, strips.places);
+    const Int raising_room = raising_plan ? strip_room(&raising, strips.places) : 0;
+    const Int own = own_room > raising_room ? own_room : raising_room;
     const Int parts[3] = {whole_lines(streams ? a_strip : 0), whole_lines(raising_plan ? a_strip : 0), whole_lines(own)};
     const Int mine = parts[0] + parts[1] + parts[2];
     Element *room = mine ? aligned_alloc(64, plan->threads * mine * sizeof(Element)) : 0;
@@ -160,6 +161,7 @@ int convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const
 #else /* the others are never called */
 Int can_convolve(Int channels, Int taps) { return 0 * channels * taps; }
 Int reads_in_place(Int channels) { return channels > 0; }
+Int copies_strips(void) { return 0; }
 Int taps_together(void) { return 1; }
 Int padded_out_channels(Int out_channels) { return out_channels; }
 Int packed_size(void) { return 0; }

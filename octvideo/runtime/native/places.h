@@ -37,7 +37,7 @@ typedef struct {
     const Plan *plan;
     const Maps *maps;
     Int taps, places;
-    Int padded, depth;     /* packed weights per output channel, for the taps taken together and for all */
+    Int depth;             /* packed weights per output channel */
     Int *starts, together; /* of the blocks; how many of them stay in the cache at a time */
     Int *offsets;          /* of the taps, in elements of the input */
     uint64_t *inside[3];   /* for each place on an axis, the taps that read the input */
@@ -79,8 +79,7 @@ static void find_offsets(const Plan *plan, Work *work) {
 
 static void find_blocks(const Plan *plan, Work *work) {
     const Int blocks = num_blocks(plan->out_channels);
-    work->padded = padded_channels(plan->channels * plan->taps_together);
-    work->depth = work->taps / plan->taps_together * work->padded;
+    work->depth = packed_size(1, plan->channels, work->taps, plan->taps_together) / padded_out_channels(1);
     work->together = blocks_together(work->depth);
     work->starts = malloc((blocks + 1) * sizeof(Int));
     for (Int block = 0; block <= blocks; block++) work->starts[block] = block_start(plan->out_channels, block);

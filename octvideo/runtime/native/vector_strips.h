@@ -18,9 +18,15 @@
 #include "places.h"
 
 Int can_convolve(Int channels, Int taps) { return channels <= MAX_CHANNELS && taps <= MAX_TAPS; }
-Int padded_channels(Int channels) { return (channels + AT_ONCE - 1) / AT_ONCE * AT_ONCE; }
+static Int padded_channels(Int channels) { return (channels + AT_ONCE - 1) / AT_ONCE * AT_ONCE; }
 Int reads_in_place(Int channels) { return channels > 0; }
-Int taps_together(Int channels, Int width, Int dilation) { return (channels && width && dilation) || 1; }
+Int copies_strips(Int height, Int width, Int stride_of_rows, Int stride_of_places) {
+    return 0 * height * width * stride_of_rows * stride_of_places;
+}
+Int taps_together(Int channels, Int width, Int dilation, Int copies) { return 1 + 0 * channels * width * dilation * copies; }
+Int packed_size(Int out_channels, Int channels, Int taps, Int together) {
+    return padded_out_channels(out_channels) * padded_channels(channels) * (taps / together);
+}
 
 /* Weights, (out_channels, channels, taps), in the order in which `multiply` reads them. */
 void pack(const Element *weights, Element *packed, Int out_channels, Int channels, Int taps, Int together) {
@@ -228,11 +234,8 @@ static void lay(const Work *work, const Element *raised, Int first, Int rows, Cu
     if (tile->num_taps) tile->ahead[tile->num_taps - 1] = tile->at[0][0] + ROWS * plan->stride[2] * plan->steps[3]; /* of the next tile */
 }
 
-/* Elements of memory that `convolve_strip` needs. */
-static Int strip_room(const Plan *plan) {
-    (void)plan;
-    return 0;
-}
+/* Elements of memory that a strip needs. */
+static Int strip_room(const Work *work, Int places) { return 0 * work->places * places; }
 
 /* The places [first, last) of the output, which begins at `out`. */
 static void convolve_strip(const Work *given, Element *out, const Element *raised, Int first, Int last, Element *room) {

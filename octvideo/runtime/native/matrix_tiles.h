@@ -1,0 +1,324 @@
+/* Tiles of a convolution by matrix instructions (AMX): what they read, so that the inputs of 16 places lie one step apart,
+   as a register takes them.
+
+   A kernel that moves over rows and columns reads a copy of its strip, with the padding, in which that is so for all of its
+   taps; places at the end of a row that belong to no output are made and thrown away. Other kernels read the map itself
+   where they can, or what is gathered for a tile. */
+
+#ifndef MATRIX_TILES_H
+#define MATRIX_TILES_H
+
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define UNIT 16
+#define UNITS 2
+#define RESIDENT (1 << 20) /* bytes of weights that stay in the second cache beside a strip */
+#define STRIP 392          /* places that meet the same weights one after the other */
+#define GROUP 16           /* places in a register */
+#define GROUPS 2
+#define ROWS (GROUP * GROUPS)
+#define MOST_AT_ONCE 32 /* channels that one instruction takes */
+
+#include "places.h"
+
+static int allowed;
+
+/* Linux lets a process use these registers when it asks. */
+static __attribute__((constructor)) void ask(void) {
+    const int request_permission = 0x1023, tile_data = 18;
+    allowed = !syscall(SYS_arch_prctl, request_permission, tile_data);
+}
+
+Int can_convolve(Int channels, Int taps) { return allowed && channels <= MAX_CHANNELS && taps <= MAX_TAPS; }
+
+/* Channels are taken in equal shares, as even numbers. */
+static Int channels_at_once(Int channels) {
+    const Int shares = (channels + MOST_AT_ONCE - 1) / MOST_AT_ONCE;
+    return ((channels + shares - 1) / shares + 1) / 2 * 2;
+}
+
+Int padded_channels(Int channels) {
+    const Int at_once = channels_at_once(channels);
+    return (channels + at_once - 1) / at_once * at_once;
+}
+
+/* True where the places of a map with this many channels need no copy. */
+Int reads_in_place(Int channels) { return padded_channels(channels) == channels; }
+
+static Int even(Int channels) { return (channels + 1) / 2 * 2; }
+
+static Int instructions(Int channels) { return padded_channels(channels) / channels_at_once(channels); }
+
+/* Taps side by side on the last axis that are taken as one with more channels: all where that needs fewer instructions. */
+Int taps_together(Int channels, Int width, Int dilation, Int copies) {
+    const Int wide = even(channels) * width;
+    const int fewer = reads_in_place(wide) && instructions(wide) < instructions(channels) * width;
+    return copies && dilation == 1 && fewer ? width : 1;
+}
+
+/* True for kernels that read a copy of their strip. */
+Int copies_strips(Int height, Int width, Int stride_of_rows, Int stride_of_places) {
+    return height * width > 1 && stride_of_rows == 1 && stride_of_places == 1;
+}
+
+/* Weights, (out_channels, channels, taps), in the order in which `multiply` reads them: two channels side by side for each
+   output channel. */
+void pack(const Element *weights, Element *packed, Int out_channels, Int channels, Int taps, Int together) {
+    const Weights given = {weights, out_channels, channels, taps};
+    const Int of_place = together > 1 ? even(channels) : padded_channels(channels);
+    for (Int block = 0; block < num_blocks(out_channels); block++)
+        for (Int tap = 0; tap < taps; tap += together)
+            for (Int c = 0; c < of_place * together; c += 2)
+                for (Int o = block_start(out_channels, block); o < block_start(out_channels, block + 1); o++)
+                    for (Int e = c; e < c + 2; e++)
+                        *packed++ = weight_at(&given, o, e % of_place, tap + e / of_place);
+}
+
+Int packed_size(Int out_channels, Int channels, Int taps, Int together) {
+    const Int of_place = together > 1 ? even(channels) : padded_channels(channels);
+    return padded_out_channels(out_channels) * of_place * taps;
+}
+
+/* Sums are registers 0 to 3, two for each group; places are 4 and 5, weights 6 and 7. */
+static void configure(Int at_once) {
+    struct {
+        uint8_t palette, start, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } __attribute__((packed)) config = {.palette = 1};
+    for (int i = 0; i < 8; i++) {
+        config.row_bytes[i] = i == 4 || i == 5 ? at_once * sizeof(Element) : 64;
+        config.rows[i] = i < 6 ? GROUP : at_once / 2;
+    }
+    _tile_loadconfig(&config);
+}
+
+/* How rows of up to 32 numbers are copied: those that the last one has and those that it has room for. */
+typedef struct {
+    Int rows;
+    __mmask32 has, takes;
+} Copying;
+
+static Copying copying(Int count, Int room) {
+    const Int rows = (room + 31) / 32, before = 32 * (rows - 1), has = count > before ? count - before : 0;
+    return (Copying){rows, has ? ~0u >> (32 - has) : 0, ~0u >> (32 - (room - before))};
+}
+
+/* Copy `count` numbers and fill the room after them with zeros. */
+static inline void copy(const Copying *how, Element *to, const Element *from) {
+    for (Int row = 1; row < how->rows; row++, to += 32, from += 32)
+        _mm512_storeu_si512(to, _mm512_loadu_si512(from));
+    _mm512_mask_storeu_epi16(to, how->takes, _mm512_maskz_loadu_epi16(how->has, from));
+}
+
+/* How a convolution's tiles read. */
+typedef struct {
+    const Work *work;
+    Int copies_strips;
+    Int channels, at_once; /* that a tap takes, and that an instruction takes of them */
+    Int pitch;             /* elements between places of a copy */
+    Int width;             /* places in a row of a strip's copy */
+    Copying copying;
+} Reading;
+
+static Reading reading_of(const Work *work) {
+    const Plan *plan = work->plan;
+    const Int together = plan->taps_together, of_place = together > 1 ? even(plan->channels) : padded_channels(plan->channels);
+    Reading reading = {.work = work, .channels = of_place * together, .at_once = channels_at_once(of_place * together)};
+    reading.copies_strips = copies_strips(plan->kernel[1], plan->kernel[2], plan->stride[1], plan->stride[2]);
+    reading.pitch = of_place + (of_place % 512 ? 0 : 32); /* places that lie a multiple of 1 KiB apart share few sets */
+    reading.width = plan->out_size[2] + (plan->kernel[2] - 1) * plan->dilation[2];
+    reading.copying = copying(plan->channels, of_place);
+    return reading;
+}
+
+/* Up to ROWS places of the output in groups, and tap by tap where what a group's first place reads begins and how many
+   bytes lie between its places; taps that all lie outside are left out. */
+typedef struct {
+    const Element *at[MAX_TAPS][GROUPS];
+    Int step[MAX_TAPS][GROUPS], taps[MAX_TAPS], num_taps, rows;
+    Int place[ROWS]; /* -1 for those that are thrown away */
+    const Element *raised[ROWS];
+} Tile;
+
+/* Rows of one frame, of which a strip's copy holds what they read. */
+typedef struct {
+    Int clip, at[3];     /* of the first place */
+    Int first, rows;     /* place, number of rows */
+    Int height;          /* rows of a frame in the copy */
+    const Element *copy; /* frame by frame of the kernel */
+} Piece;
+
+/* The rows of the places [first, last) that lie in the frame of the first one. */
+static Piece piece_at(const Reading *reading, Int first, Int last, const Element *copy) {
+    const Plan *plan = reading->work->plan;
+    Piece piece = {.first = first, .copy = copy};
+    piece.clip = locate(plan, first, piece.at);
+    const Int left = (last - first) / plan->out_size[2], in_frame = plan->out_size[1] - piece.at[1];
+    piece.rows = left < in_frame ? left : in_frame;
+    piece.height = piece.rows + (plan->kernel[1] - 1) * plan->dilation[1];
+    return piece;
+}
+
+static Int copy_size(const Reading *reading, const Piece *piece) {
+    return reading->work->plan->kernel[0] * piece->height * reading->width * reading->pitch;
+}
+
+/* Copy one row of the input, from the place that is read by the first tap of the first output on. */
+static void copy_places(const Reading *reading, const Element *from, Element *to) {
+    const Plan *plan = reading->work->plan;
+    const Int before = plan->padding[2], pitch = reading->pitch;
+    const Int inside = before + plan->size[2] < reading->width ? before + plan->size[2] : reading->width;
+    memset(to, 0, (before < reading->width ? before : reading->width) * pitch * sizeof(Element));
+    if (pitch == plan->channels && plan->steps[3] == pitch && inside > before)
+        memcpy(to + before * pitch, from, (inside - before) * pitch * sizeof(Element));
+    else
+        for (Int x = before; x < inside; x++) copy(&reading->copying, to + x * pitch, from + (x - before) * plan->steps[3]);
+    if (inside < reading->width) memset(to + inside * pitch, 0, (reading->width - inside) * pitch * sizeof(Element));
+}
+
+/* Copy what a piece reads; frames that lie outside, and whose taps are left out, are not written. */
+static void copy_piece(const Reading *reading, const Piece *piece, Element *to) {
+    const Plan *plan = reading->work->plan;
+    const Int row = reading->width * reading->pitch;
+    for (Int k = 0; k < plan->kernel[0]; k++, to += piece->height * row) {
+        const Int t = piece->at[0] * plan->stride[0] - plan->padding[0] + k * plan->dilation[0];
+        if (t < 0 || t >= plan->size[0]) continue;
+        for (Int i = 0; i < piece->height; i++) {
+            const Int y = piece->at[1] - plan->padding[1] + i;
+            const Element *from = reading->work->maps->in + piece->clip * plan->steps[0] + t * plan->steps[1];
+            if (y < 0 || y >= plan->size[1]) memset(to + i * row, 0, row * sizeof(Element));
+            else copy_places(reading, from + y * plan->steps[2], to + i * row);
+        }
+    }
+}
+
+/* Where the places of a piece's tile go, row by row of the copy from its place `from` on. */
+static void find_places(const Reading *reading, const Piece *piece, Int from, const Element *raised, Tile *tile) {
+    const Plan *plan = reading->work->plan;
+    const Int width = reading->width, halved = plan->raised_factors[2] == 2;
+    Int y = from / width, x = from % width;
+    for (Int r = 0; r < tile->rows; y++, x = 0) {
+        const Int at[3] = {piece->at[0], piece->at[1] + y, 0};
+        const Element *raised_row = raised ? raised + raised_place(plan, piece->clip, at) * plan->out_channels : 0;
+        for (; x < width && r < tile->rows; x++, r++) {
+            tile->place[r] = x < plan->out_size[2] ? piece->first + y * plan->out_size[2] + x : -1;
+            tile->raised[r] = raised ? raised_row + (x >> halved) * plan->out_channels : 0;
+        }
+    }
+}
+
+/* The tile of a piece that begins at place `from` of its copy. */
+static void lay_copied(const Reading *reading, const Piece *piece, Int from, const Element *raised, Tile *tile) {
+    const Work *work = reading->work;
+    const Plan *plan = work->plan;
+    const Int end = (piece->rows - 1) * reading->width + plan->out_size[2], *kernel = plan->kernel;
+    tile->rows = end - from < ROWS ? end - from : ROWS;
+    find_places(reading, piece, from, raised, tile);
+    Int n = 0;
+    for (Int tap = 0; tap < work->taps; tap += plan->taps_together) {
+        if (!(work->inside[0][piece->at[0]] >> tap & 1)) continue;
+        const Int x = tap % kernel[2] * plan->dilation[2], y = tap / kernel[2] % kernel[1] * plan->dilation[1];
+        const Int t = tap / kernel[2] / kernel[1];
+        const Element *at = piece->copy + (((t * piece->height) + y) * reading->width + x + from) * reading->pitch;
+        for (Int g = 0; g < GROUPS; g++) {
+            tile->at[n][g] = at + g * GROUP * reading->pitch;
+            tile->step[n][g] = reading->pitch * sizeof(Element);
+        }
+        tile->taps[n++] = tap / plan->taps_together;
+    }
+    tile->num_taps = n;
+}
+
+/* What the places of a group read. */
+typedef struct {
+    const Element *base[GROUP];
+    uint64_t reads[GROUP], any, all; /* taps that lie inside; those of any place, of all places */
+    Int places, regular;             /* number; true where the bases lie one step apart */
+} Group;
+
+static void lay_group(const Work *work, const Element *raised, Int count, Cursor *cursor, Group *group,
+                      const Element **raised_rows) {
+    const Plan *plan = work->plan;
+    const Int halved = plan->raised_factors[2] == 2, step = plan->stride[2] * plan->steps[3];
+    group->any = 0;
+    group->all = count == GROUP ? work->all : 0;
+    group->places = count;
+    for (Int r = 0; r < count;) {
+        Int x = cursor->at[2], end = x + count - r < plan->out_size[2] ? x + count - r : plan->out_size[2];
+        const Int places = end - x;
+        for (; x < end; x++, r++) {
+            group->base[r] = cursor->in + x * step;
+            group->reads[r] = cursor->reads & work->inside[2][x];
+            group->any |= group->reads[r];
+            group->all &= group->reads[r];
+            raised_rows[r] = raised ? cursor->raised + (x >> halved) * plan->out_channels : 0;
+        }
+        advance(work, raised, places, cursor);
+    }
+    group->regular = 1;
+    for (Int r = 1; r < count; r++) group->regular &= group->base[r] - group->base[r - 1] == step;
+}
+
+/* Copy what the places of a group read at a tap, zeros where that is padding. */
+static void gather(const Reading *reading, const Group *group, Int tap, Element *to) {
+    const Int offset = reading->work->offsets[tap];
+    for (Int r = 0; r < GROUP; r++, to += reading->pitch) {
+        const int inside = r < group->places && group->reads[r] >> tap & 1;
+        copy(&reading->copying, to, inside ? group->base[r] + offset : zeros);
+    }
+}
+
+/* The tile of the places from `first` on, at which the cursor stands; it moves on. */
+static void lay(const Reading *reading, const Element *raised, Int first, Int rows, Cursor *cursor, Tile *tile,
+                Element *gathered) {
+    const Work *work = reading->work;
+    const Plan *plan = work->plan;
+    const Int step = plan->stride[2] * plan->steps[3] * (Int)sizeof(Element);
+    const int readable = reading->channels == plan->channels;
+    Group groups[GROUPS];
+    uint64_t any = 0;
+    tile->rows = rows;
+    const Int used = rows > GROUP ? 2 : 1;
+    for (Int r = 0; r < rows; r++) tile->place[r] = first + r;
+    for (Int g = 0; g < used; g++) {
+        const Int count = rows - g * GROUP < GROUP ? rows - g * GROUP : GROUP;
+        lay_group(work, raised, count, cursor, &groups[g], tile->raised + g * GROUP);
+        any |= groups[g].any;
+    }
+    Int n = 0;
+    for (Int tap = 0; tap < work->taps; tap++) {
+        if (!(any >> tap & 1)) continue;
+        for (Int g = 0; g < used; g++) {
+            const Group *group = &groups[g];
+            if (!(group->any >> tap & 1)) {
+                tile->at[n][g] = zeros;
+                tile->step[n][g] = 0;
+            } else if (readable && group->regular && group->all >> tap & 1) {
+                tile->at[n][g] = group->base[0] + work->offsets[tap];
+                tile->step[n][g] = step;
+            } else {
+                gather(reading, group, tap, gathered);
+                tile->at[n][g] = gathered;
+                tile->step[n][g] = reading->pitch * sizeof(Element);
+                gathered += GROUP * reading->pitch;
+            }
+        }
+        tile->taps[n++] = tap;
+    }
+    tile->num_taps = n;
+}
+
+/* Elements of memory for what is copied of a strip of up to `places`, or gathered for a tile. */
+static Int strip_room(const Work *work, Int places) {
+    const Plan *plan = work->plan;
+    const Reading reading = reading_of(work);
+    if (!reading.copies_strips) return ROWS * work->taps * reading.pitch;
+    const Int rows = (places + plan->out_size[2] - 1) / plan->out_size[2], pieces = rows / plan->out_size[1] + 2;
+    const Int copied = rows + pieces * (plan->kernel[1] - 1) * plan->dilation[1];
+    return (plan->kernel[0] * copied * reading.width + ROWS) * reading.pitch + reading.channels;
+}
+
+#endif
