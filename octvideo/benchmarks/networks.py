@@ -175,6 +175,7 @@ def _with_ratios(row: dict[str, Any], rows: Sequence[dict[str, Any]], octave: st
     eager = next((r for r in rows if r["variant"] == "eager" and r["alpha"] == 0), None)
     ratios = {
         "time_ratio": row["median_ms"] / dense["median_ms"],
+        "min_time_ratio": row["min_ms"] / dense["min_ms"],
         "macs_ratio": row["gmacs_per_view"] / dense["gmacs_per_view"],
         "speedup_over_eager_dense": eager["median_ms"] / row["median_ms"] if eager else None,
     }

@@ -186,7 +186,8 @@ def collect_metadata(device: str | torch.device | None = None) -> dict[str, Any]
 
     Returns:
         Plain values: git_commit (None outside a checkout, ending in "+changes" when tracked files differ from it),
-        versions of the packages, python, platform, device, cpu_threads and date_utc.
+        versions of the packages, python, platform, processor (its name and the instructions that matter for speed),
+        device, cpu_threads and date_utc.
     """
     names = ("octvideo", "torch", "torchvision", "pytorch-lightning")
     return {
@@ -194,6 +195,7 @@ def collect_metadata(device: str | torch.device | None = None) -> dict[str, Any]
         **package_versions(names),
         "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}",
+        "processor": _processor(),
         "device": _device_name(torch.device(device or "cpu")),
         "cpu_threads": torch.get_num_threads(),
         "date_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -203,6 +205,18 @@ def collect_metadata(device: str | torch.device | None = None) -> dict[str, Any]
 def package_versions(names: Iterable[str]) -> dict[str, str | None]:
     """Versions of packages, as <name>_version; None where one is not installed."""
     return {f"{name.replace('-', '_')}_version": _version(name) for name in names}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    about = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    instructions = [
+        flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in about.get("flags", "").split()
+    ]
+    return ", ".join([about.get("model name") or platform.machine(), *instructions])
 
 
 def _device_name(device: torch.device) -> str:

@@ -52,7 +52,9 @@ def test_multiply_adds_are_those_counted_by_hand(octave, high, low):
 def test_ratios_and_what_pays(monkeypatch):
     times = {"eager 0": 4.0, "eager 0.5": 3.0, "eager 0.25": 5.0, "fast 0": 2.0, "fast 0.5": 2.0, "fast 0.25": 1.0}
     monkeypatch.setattr(
-        layers, "time_in_turns", lambda calls, **_: {name: Timing(times[name], times[name] / 10) for name in calls}
+        layers,
+        "time_in_turns",
+        lambda calls, **_: {name: Timing(times[name], times[name] / 10, times[name]) for name in calls},
     )
     rows = small(alpha=[0.5, 0.25])
     assert [row["time_ratio"] for row in rows] == [0.75, 1.25, 1.0, 0.5]

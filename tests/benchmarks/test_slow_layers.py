@@ -26,9 +26,9 @@ def use_times(monkeypatch, octave_ms):
 
     def timer(calls, **_):
         if set(calls) != {"dense", "octave"}:
-            return {name: Timing(10.0, 0.0) for name in calls}
+            return {name: Timing(10.0, 0.0, 10.0) for name in calls}
         timed.append(calls)
-        return {"dense": Timing(2.0, 0.0), "octave": Timing(octave_ms(len(timed) - 1), 0.0)}
+        return {"dense": Timing(2.0, 0.0, 2.0), "octave": Timing(octave_ms(len(timed) - 1), 0.0, 1.0)}
 
     monkeypatch.setattr(slow_layers, "time_in_turns", timer)
     return timed
@@ -68,7 +68,7 @@ def test_equal_layers_are_timed_once_and_named_for_each_call(monkeypatch):
 
 def test_a_layer_on_two_sizes_is_slow_by_the_sum():
     def time(names, octave_ms):
-        return LayerTime(names, "", Timing(4.0, 0.0), Timing(octave_ms, 0.0), 1.0)
+        return LayerTime(names, "", Timing(4.0, 0.0, 4.0), Timing(octave_ms, 0.0, octave_ms), 1.0)
 
     times = [time(("a", "b"), 5.0), time(("a",), 2.0), time(("c", "d", "d"), 3.0), time(("b", "e"), 4.0)]
     assert slow_names(times) == ["b"]

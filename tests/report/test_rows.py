@@ -113,6 +113,7 @@ def test_metadata_is_plain_and_complete():
     assert json.loads(json.dumps(found)) == found
     assert found["torch_version"].split("+")[0] == torch.__version__.split("+")[0]
     assert (found["device"], found["cpu_threads"]) == ("cpu", torch.get_num_threads())
+    assert ("avx2" in found["processor"]) == torch.backends.cpu.get_cpu_capability().startswith("AVX")
     assert found["date_utc"].endswith("+00:00")
 
 
