@@ -332,7 +332,7 @@ def _time_loaders(
     what = {"videos": kind, "num_videos": len(paths), "clips": plan.num_clips, "crops": plan.num_crops}
     what |= {"workers": num_workers}
     calls = {
-        name: _epoch(name, [*paths] * passes, plan, num_workers)
+        name: partial(_epoch, build_loader(name, [*paths] * passes, plan, num_workers))
         for name, problem in problems.items()
         if problem is None
     }
@@ -363,12 +363,16 @@ def _problem(loader: Loader, paths: Sequence[str], plan: ClipPlan) -> str | None
     return None
 
 
-def _epoch(name: str, paths: Sequence[str], plan: ClipPlan, num_workers: int) -> Callable[[], int]:
-    """A call that makes all clips once; workers live on between calls."""
+def build_loader(name: str, paths: Sequence[str], plan: ClipPlan, num_workers: int = 0) -> DataLoader[Any]:
+    """Batches of one normalised clip of each video in turn, as "clip"; workers live on from pass to pass."""
     clips = _Clips(LOADERS[name], paths, plan)
     workers: dict[str, Any] = {"num_workers": num_workers, "persistent_workers": num_workers > 0}
-    batches: DataLoader[Any] = DataLoader(clips, batch_size=None, **workers)
-    if name.startswith("octvideo"):  # whose workers hand pixels over, and whose loader normalises them
-        hand_over = HandOver.of(_octvideo_views(paths, plan), num_workers)
-        batches = ClipLoader(clips, hand_over, batch_size=1, collate_fn=hand_over.collate, **workers)
-    return lambda: sum(1 for _ in batches)
+    if not name.startswith("octvideo"):
+        return DataLoader(clips, batch_size=None, **workers)
+    # Its workers hand pixels over, and its loader normalises them.
+    hand_over = HandOver.of(_octvideo_views(paths, plan), num_workers)
+    return ClipLoader(clips, hand_over, batch_size=1, collate_fn=hand_over.collate, **workers)
+
+
+def _epoch(batches: DataLoader[Any]) -> int:
+    return sum(1 for _ in batches)
