@@ -6,7 +6,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,10 +77,15 @@ def load_with_octvideo(
             forget_videos()
             yield from load_with_octvideo([path], plan, decoder)
         return
-    dataset = _octvideo_views(paths, plan, decoder)
-    items = GuardedDataset(dataset.as_pixels(), timeout_seconds=timeout_seconds)
+    items = _octvideo_items(tuple(paths), plan, decoder, timeout_seconds)
     for index in range(len(items)):
         yield items[index]["clip"]
+
+
+@cache
+def _octvideo_items(paths: Sequence[str], plan: ClipPlan, decoder: str, timeout_seconds: float) -> GuardedDataset:
+    """Pixels of views; kept from pass to pass, as a data module keeps them and the child that makes them."""
+    return GuardedDataset(_octvideo_views(paths, plan, decoder).as_pixels(), timeout_seconds=timeout_seconds)
 
 
 def _octvideo_views(paths: Sequence[str], plan: ClipPlan, decoder: str = "auto") -> VideoDataset:
