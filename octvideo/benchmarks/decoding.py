@@ -6,7 +6,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler, get_worker_info
 
 from octvideo.analysis.timing import Progress, silent, time_in_turns
-from octvideo.data import Annotations, EvalTransform, VideoDataset, VideoRecord, clip_span, probe_video, uniform_clips
+from octvideo.data import (
+    Annotations,
+    EvalTransform,
+    GuardedDataset,
+    VideoDataset,
+    VideoRecord,
+    clip_span,
+    probe_video,
+    uniform_clips,
+)
+from octvideo.data.handover import ClipLoader, HandOver
 from octvideo.data.probe import forget_videos
 
 # A process makes so many clips in a round at least, so that waiting for the first one weighs little, and so does what
@@ -43,21 +53,44 @@ class ClipPlan(NamedTuple):
 
 
 Loader = Callable[[Sequence[str], ClipPlan], Iterator[Tensor]]
-"""Normalised clips (C, T, H, W) of videos, one after the other."""
+"""Clips (C, T, H, W) of videos, one after the other: normalised, or as pixels that octvideo's loader normalises."""
 
 
 def load_with_octvideo(
-    paths: Sequence[str], plan: ClipPlan, decoder: str = "auto", forget: bool = False
+    paths: Sequence[str],
+    plan: ClipPlan,
+    decoder: str = "auto",
+    forget: bool = False,
+    timeout_seconds: float = 0.0,
 ) -> Iterator[Tensor]:
-    """octvideo's data set of test views; forget has it look at each video anew."""
+    """Pixels of octvideo's data set of test views.
+
+    Args:
+        paths: of videos.
+        plan: what is made of each.
+        decoder: as in :class:`VideoDataset`.
+        forget: look at each video anew.
+        timeout_seconds: above 0, clips are made in a child process that can be ended, as the data module has it.
+    """
     if forget:
         for path in paths:
             forget_videos()
             yield from load_with_octvideo([path], plan, decoder)
         return
-    annotations = Annotations(tuple(VideoRecord(path, 0) for path in paths), ("",))
-    dataset = VideoDataset(
-        annotations,
+    items = _octvideo_items(tuple(paths), plan, decoder, timeout_seconds)
+    for index in range(len(items)):
+        yield items[index]["clip"]
+
+
+@cache
+def _octvideo_items(paths: Sequence[str], plan: ClipPlan, decoder: str, timeout_seconds: float) -> GuardedDataset:
+    """Pixels of views; kept from pass to pass, as a data module keeps them and the child that makes them."""
+    return GuardedDataset(_octvideo_views(paths, plan, decoder).as_pixels(), timeout_seconds=timeout_seconds)
+
+
+def _octvideo_views(paths: Sequence[str], plan: ClipPlan, decoder: str = "auto") -> VideoDataset:
+    return VideoDataset(
+        Annotations(tuple(VideoRecord(path, 0) for path in paths), ("",)),
         mode="test",
         num_clips=plan.num_clips,
         num_crops=plan.num_crops,
@@ -67,8 +100,6 @@ def load_with_octvideo(
         crop_size=plan.crop,
         decoder=decoder,
     )
-    for index in range(len(dataset)):
-        yield dataset[index]["clip"]
 
 
 def load_with_torchcodec(paths: Sequence[str], plan: ClipPlan) -> Iterator[Tensor]:
@@ -168,6 +199,7 @@ def _float_views(frames: Tensor, plan: ClipPlan) -> Iterator[Tensor]:
 LOADERS: dict[str, Loader] = {
     "octvideo": load_with_octvideo,
     "octvideo, first look": partial(load_with_octvideo, forget=True),
+    "octvideo, time limit": partial(load_with_octvideo, timeout_seconds=300.0),
     "octvideo, torchcodec": partial(load_with_octvideo, decoder="torchcodec"),
     "octvideo, decord": partial(load_with_octvideo, decoder="decord"),
     "torchcodec": load_with_torchcodec,
@@ -176,16 +208,16 @@ LOADERS: dict[str, Loader] = {
 }
 
 
-class _Clips(IterableDataset[Tensor]):
-    """A loader's clips; each worker takes every so-manyth video."""
+class _Clips(IterableDataset[dict[str, Tensor]]):
+    """A loader's clips as items of a data set; each worker takes every so-manyth video."""
 
     def __init__(self, loader: Loader, paths: Sequence[str], plan: ClipPlan) -> None:
         self.loader, self.paths, self.plan = loader, paths, plan
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
         worker = get_worker_info()
         paths = self.paths[worker.id :: worker.num_workers] if worker else self.paths
-        return self.loader(paths, self.plan)
+        return ({"clip": clip} for clip in self.loader(paths, self.plan))
 
 
 def benchmark_decoding(
@@ -209,7 +241,8 @@ def benchmark_decoding(
         clips: clips of each video.
         crops: crops of a clip, one number for each of clips.
         workers: loader processes; 0 loads in the main one.
-        loaders: which of them are timed; "first look" includes what octvideo learns of a file once per process.
+        loaders: which of them are timed; "first look" includes what octvideo learns of a file once per process, "time
+            limit" makes clips in a child process that can be ended, as the data module has it.
         num_frames: frames of a clip.
         frame_stride: distance between them.
         short_side: pixels that the short side of a frame is scaled to.
@@ -304,7 +337,7 @@ def _time_loaders(
     what = {"videos": kind, "num_videos": len(paths), "clips": plan.num_clips, "crops": plan.num_crops}
     what |= {"workers": num_workers}
     calls = {
-        name: _epoch(LOADERS[name], list(paths) * passes, plan, num_workers)
+        name: partial(_epoch, build_loader(name, [*paths] * passes, plan, num_workers))
         for name, problem in problems.items()
         if problem is None
     }
@@ -335,9 +368,16 @@ def _problem(loader: Loader, paths: Sequence[str], plan: ClipPlan) -> str | None
     return None
 
 
-def _epoch(loader: Loader, paths: Sequence[str], plan: ClipPlan, num_workers: int) -> Callable[[], int]:
-    """A call that makes all clips once; workers live on between calls."""
-    clips = DataLoader(
-        _Clips(loader, paths, plan), batch_size=None, num_workers=num_workers, persistent_workers=num_workers > 0
-    )
-    return lambda: sum(1 for _ in clips)
+def build_loader(name: str, paths: Sequence[str], plan: ClipPlan, num_workers: int = 0) -> DataLoader[Any]:
+    """Batches of one normalised clip of each video in turn, as "clip"; workers live on from pass to pass."""
+    clips = _Clips(LOADERS[name], paths, plan)
+    workers: dict[str, Any] = {"num_workers": num_workers, "persistent_workers": num_workers > 0}
+    if not name.startswith("octvideo"):
+        return DataLoader(clips, batch_size=None, **workers)
+    # Its workers hand pixels over, and its loader normalises them.
+    hand_over = HandOver.of(_octvideo_views(paths, plan), num_workers)
+    return ClipLoader(clips, hand_over, batch_size=1, collate_fn=hand_over.collate, **workers)
+
+
+def _epoch(batches: DataLoader[Any]) -> int:
+    return sum(1 for _ in batches)

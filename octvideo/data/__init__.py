@@ -21,7 +21,7 @@ from octvideo.data.sampling import (
 )
 from octvideo.data.scan import Manifest, scan_videos
 from octvideo.data.split import split_annotations
-from octvideo.data.transforms import EvalTransform, TrainTransform
+from octvideo.data.transforms import EvalTransform, TrainTransform, normalise
 from octvideo.data.unreadable import UnreadableClip, UnreadableLog, collate_clips
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "collate_clips",
     "decode_frames",
     "iterate_frames",
+    "normalise",
     "plan_long_cycle",
     "probe_video",
     "random_clip",

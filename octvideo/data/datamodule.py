@@ -264,7 +264,7 @@ class VideoDataModule(pl.LightningDataModule):
         if overfits and "train" in self._shards:
             raise ValueError("overfit_batches is not available for shards: give train a list or folder of videos.")
         drawn_as = (lambda: 0) if overfits else self._epoch
-        return self._loaders("train", dataset, *self._place()).train(
+        return self._loaders("train", dataset, *self._place(), self._device()).train(
             self._videos_per_batch(epoch), drawn_as, self._first
         )
 
@@ -277,24 +277,35 @@ class VideoDataModule(pl.LightningDataModule):
         """Training batches of an epoch in each of world_size processes."""
         return max(len(self.dataset("train")) // (world_size * self._videos_per_batch(epoch)), 1)
 
-    def precise_loader(self, num_batches: int, rank: int = 0, world_size: int = 1) -> Iterable[dict[str, Any]]:
+    def precise_loader(
+        self, num_batches: int, rank: int = 0, world_size: int = 1, device: torch.device | str = "cpu"
+    ) -> Iterable[dict[str, Any]]:
         """One process's share of num_batches training batches of the usual shape, for statistics: the same every time.
 
         There are fewer where the set has fewer videos; every process has as many.
         """
-        loaders = self._loaders("train", self.dataset("train"), rank, world_size)
+        loaders = self._loaders("train", self.dataset("train"), rank, world_size, device)
         return loaders.few(num_batches, self._videos_per_batch(None), PRECISE_EPOCH)
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         """Validation clips in order; an empty list where there is no validation set, which skips validation."""
-        return self.scoring_dataloader("val", *self._place(), equal=True) if self._is_given("val") else []
+        if not self._is_given("val"):
+            return []
+        return self.scoring_dataloader("val", *self._place(), equal=True, device=self._device())
 
     def test_dataloader(self) -> DataLoader[Any]:
         """All views of the test videos; each video's come in order, from one worker."""
-        return self.scoring_dataloader("test", *self._place())
+        return self.scoring_dataloader("test", *self._place(), device=self._device())
 
     def scoring_dataloader(
-        self, split: str, rank: int = 0, world_size: int = 1, *, done: Collection[int] = (), equal: bool = False
+        self,
+        split: str,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        done: Collection[int] = (),
+        equal: bool = False,
+        device: torch.device | str = "cpu",
     ) -> DataLoader[Any]:
         """The views of "val" or "test" that one process of several scores.
 
@@ -304,8 +315,9 @@ class VideoDataModule(pl.LightningDataModule):
             world_size: number of processes.
             done: indices of videos that need no scoring.
             equal: give every process as many batches, by repeating some.
+            device: where clips are normalised, and stay.
         """
-        return self._loaders(split, self.dataset(split), rank, world_size).views(done, equal)
+        return self._loaders(split, self.dataset(split), rank, world_size, device).views(done, equal)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The same as the test loader."""
@@ -353,5 +365,12 @@ class VideoDataModule(pl.LightningDataModule):
         """Number of this process, and how many the trainer has."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
-    def _loaders(self, split: str, dataset: VideoDataset, rank: int, world_size: int) -> Loaders:
-        return Loaders(dataset, self._shards.get(split), self.hparams, rank, world_size)
+    def _device(self) -> torch.device:
+        """Where the trainer's network is."""
+        strategy = getattr(self.trainer, "strategy", None)
+        return torch.device("cpu") if strategy is None else strategy.root_device
+
+    def _loaders(
+        self, split: str, dataset: VideoDataset, rank: int, world_size: int, device: torch.device | str
+    ) -> Loaders:
+        return Loaders(dataset, self._shards.get(split), self.hparams, rank, world_size, device)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import MutableMapping, Sequence
+from copy import copy
 from typing import Any, TypedDict
 
 import torch
@@ -21,7 +22,7 @@ from octvideo.data.sampling import (
 )
 from octvideo.data.scan.manifest import Manifest
 from octvideo.data.stream import ClipStream
-from octvideo.data.transforms import Crop, EvalTransform, TrainTransform
+from octvideo.data.transforms import Crop, EvalTransform, TrainTransform, lay_out, normalise
 
 __all__ = ["FRAME_ORDERS", "MODES", "UNKNOWN_LABEL", "ClipItem", "VideoDataset", "VideoSamplingError"]
 
@@ -29,13 +30,19 @@ MODES = ("train", "val", "test")
 FRAME_ORDERS = ("natural", "shuffled")
 UNKNOWN_LABEL = -1
 
+Crops = torch.Tensor | Sequence[torch.Tensor]
+"""Frames of a clip after all but normalisation: uint8 (T, C, H, W), or T of (C, H, W)."""
+
 
 class VideoSamplingError(ValueError):
     """A video from which the asked clip cannot be drawn: too short under "error", or without a frame rate."""
 
 
 class ClipItem(TypedDict):
-    """One item: clip is float (C, T, H, W), video the record's index, view the number of clip and crop."""
+    """One item: clip is float (C, T, H, W), video the record's index, view the number of clip and crop.
+
+    Of :meth:`VideoDataset.as_pixels` the clip is uint8, of the same shape.
+    """
 
     clip: torch.Tensor
     label: int
@@ -136,6 +143,8 @@ class VideoDataset(Dataset[ClipItem]):
         self.num_samples = num_samples if mode == "train" else 1
         self.cache_short_side, self.decoder, self.manifest = cache_short_side, decoder, manifest
         self.cache: MutableMapping[str, torch.Tensor] = {} if cache is None else cache
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.gives_pixels = False
         self._stream: tuple[tuple[int, int], ClipStream] | None = None
         self._in_memory: VideoBytes | None = None
         self._train_transform = TrainTransform(
@@ -169,6 +178,15 @@ class VideoDataset(Dataset[ClipItem]):
         transform = self._train_transform if self.mode == "train" else self._eval_transform
         return 3, self.num_frames, *transform.crop_size
 
+    def as_pixels(self) -> "VideoDataset":
+        """The same clips before they are normalised, which takes a quarter of the memory to hand them on.
+
+        ``octvideo.data.normalise(pixels, dataset.mean, dataset.std)`` makes this data set's clips of them.
+        """
+        pixels = copy(self)
+        pixels.gives_pixels = True
+        return pixels
+
     def __len__(self) -> int:
         """Number of items: videos x views."""
         return len(self.annotations) * self.num_views
@@ -195,29 +213,42 @@ class VideoDataset(Dataset[ClipItem]):
             raise IndexError(f"index should be 0 to {len(self) - 1}, but it is {index}.")
         return self.annotations.records[index // self.num_views].path
 
-    def items_of(self, source: VideoSource, index: int, seed: int | None = None) -> list[ClipItem]:
+    def items_of(
+        self, source: VideoSource, index: int, seed: int | None = None, out: torch.Tensor | None = None
+    ) -> list[ClipItem]:
         """The num_samples items of an index from a video that is given: a path, or a content in memory.
 
         A training clip is drawn by the seed, where there is one. Of videos in memory nothing is kept but of the last.
+        The items' clips are put into `out`, uint8 (num_samples, C, T, H, W), as pixels, where it is given.
         """
         if isinstance(source, VideoBytes) and source is not self._in_memory:
             self.cache.clear()
             self._stream, self._in_memory = None, source
         if seed is None:
-            return self._items(source, index)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return self._items(source, index)
-
-    def _items(self, source: VideoSource, index: int) -> list[ClipItem]:
+            clips = self._crops(source, index)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                clips = self._crops(source, index)
+        if out is None:
+            finished = [self.finish(lay_out(clip)) for clip in clips]
+        else:
+            finished = [lay_out(clip, memory) for clip, memory in zip(clips, out, strict=True)]
         video, view = divmod(index, self.num_views)
-        record = self.annotations.records[video]
-        indices = self._frame_indices(source, index, view // self.num_crops)
-        clips = (
-            self._train_clips(source, indices) if self.mode == "train" else [self._eval_clip(source, index, indices)]
-        )
-        label = UNKNOWN_LABEL if record.label is None else record.label
-        return [{"clip": clip, "label": label, "video": video, "view": view} for clip in clips]
+        label = self.annotations.records[video].label
+        label = UNKNOWN_LABEL if label is None else label
+        return [{"clip": clip, "label": label, "video": video, "view": view} for clip in finished]
+
+    def finish(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Clips as this data set gives them, from their pixels: normalised, or as they are."""
+        return pixels if self.gives_pixels else normalise(pixels, self.mean, self.std)
+
+    def _crops(self, source: VideoSource, index: int) -> Sequence[Crops]:
+        """The num_samples clips of an index."""
+        indices = self._frame_indices(source, index, index % self.num_views // self.num_crops)
+        if self.mode == "train":
+            return self._train_crops(source, indices)
+        return [self._eval_crops(source, index, indices)]
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the open file: workers that are spawned get a copy."""
@@ -229,34 +260,34 @@ class VideoDataset(Dataset[ClipItem]):
             for record in self.annotations.records:
                 self._cached_video(record.path)
 
-    def _train_clips(self, source: VideoSource, indices: list[int]) -> list[torch.Tensor]:
+    def _train_crops(self, source: VideoSource, indices: list[int]) -> list[torch.Tensor]:
         transform, samples = self._train_transform, range(self.num_samples)
         if self.cache_short_side is not None:
             frames = self._cached_video(source)[indices]
-            return [transform(frames) for _ in samples]
+            return [transform.augment(transform.draw_crop(*frames.shape[1:3])(frames)) for _ in samples]
         info = self._probe(source)
         crops = [transform.draw_crop(info.height, info.width) for _ in samples]
         how: dict[str, Any] = {"decoder": self.decoder, "info": info}
         if len(crops) == 1:
-            return [transform.finish(self._decode_crop(source, indices, crops[0]))]
+            return [transform.augment(self._decode_crop(source, indices, crops[0]))]
         views = decode_frames(source, indices, each=lambda frame: torch.stack([crop(frame) for crop in crops]), **how)
-        return [transform.finish(views[:, sample]) for sample in samples]
+        return [transform.augment(views[:, sample]) for sample in samples]
 
-    def _eval_clip(self, source: VideoSource, index: int, indices: list[int]) -> torch.Tensor:
+    def _eval_crops(self, source: VideoSource, index: int, indices: list[int]) -> Crops:
         video, view = divmod(index, self.num_views)
         clip, crop = divmod(view, self.num_crops)
         if self.cache_short_side is not None:
-            return self._eval_transform(self._cached_video(source)[indices], crop)
+            frames = self._cached_video(source)[indices]
+            return self._eval_transform.crop(frames.shape[1], frames.shape[2], crop)(frames)
         if self.num_views == 1:
             info = self._probe(source)
-            view_crop = self._eval_transform.crop(info.height, info.width)
-            return self._eval_transform.finish(self._decode_crop(source, indices, view_crop))
+            return self._decode_crop(source, indices, self._eval_transform.crop(info.height, info.width))
         # Views of one video follow each other, and share frames. An open file cannot be shared with a forked worker.
         key = (os.getpid(), video)
         if self._stream is None or self._stream[0] != key:
             self._stream = key, self._clip_stream(source)
         crops = self._stream[1].clip(clip)
-        return self._eval_transform.finish([crops[place][crop] for place in indices])
+        return [crops[place][crop] for place in indices]
 
     def _decode_crop(self, source: VideoSource, indices: list[int], crop: Crop) -> torch.Tensor:
         """A clip's crops, uint8 (T, C, ...): frames are cut as they come, and resized all in one call."""

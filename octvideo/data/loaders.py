@@ -14,8 +14,8 @@ from octvideo.data.batches import TrainBatches, ViewBatches
 from octvideo.data.dataset import VideoDataset
 from octvideo.data.draws import EpochSampler
 from octvideo.data.guard import GuardedDataset
+from octvideo.data.handover import ClipLoader, HandOver
 from octvideo.data.shards import ShardDataset, ShardLoader, ShardSet
-from octvideo.data.unreadable import collate_clips
 
 __all__ = ["Loaders"]
 
@@ -30,6 +30,7 @@ class Loaders:
         settings: batch_size, num_workers, seed, unreadable, timeout_seconds and shuffle_buffer of the data module.
         rank: number of the process.
         world_size: number of processes.
+        device: where batches are normalised, and stay.
     """
 
     dataset: VideoDataset
@@ -37,6 +38,7 @@ class Loaders:
     settings: Mapping[str, Any]
     rank: int = 0
     world_size: int = 1
+    device: torch.device | str = "cpu"
 
     def train(self, size: int, epoch: Callable[[], int], first: Callable[[], int]) -> DataLoader[Any]:
         """Batches of `size` videos as an epoch draws them, from the epoch's batch `first` on."""
@@ -72,13 +74,15 @@ class Loaders:
         return TrainBatches(order, size, rank=self.rank, world_size=self.world_size, first=first)
 
     def _of_files(self, batches: TrainBatches | ViewBatches | list[Any], *, persistent: bool = True) -> DataLoader[Any]:
-        guarded = GuardedDataset(
-            self.dataset, timeout_seconds=self.settings["timeout_seconds"], unreadable=self.settings["unreadable"]
-        )
+        guards = {name: self.settings[name] for name in ("timeout_seconds", "unreadable")}
+        guarded = GuardedDataset(self.dataset.as_pixels(), **guards)
         if self.settings["num_workers"] > 0:
             # Filled before the workers start, the cache is one copy that all of them read.
             guarded.fill_cache()
-        return DataLoader(guarded, collate_fn=collate_clips, batch_sampler=batches, **self._workers(persistent))
+        hand_over = self._hand_over()
+        return ClipLoader(
+            guarded, hand_over, collate_fn=hand_over.collate, batch_sampler=batches, **self._workers(persistent)
+        )
 
     def _drawn_from_shards(
         self, size: int, start: Callable[[], tuple[int, int]], *, persistent: bool = True
@@ -90,18 +94,23 @@ class Loaders:
         self, size: int, start: Callable[[], tuple[int, int]], *, persistent: bool = True, **settings: Any
     ) -> ShardLoader:
         assert self.shards is not None
+        hand_over = self._hand_over()
         batches = ShardDataset(
             self.shards,
-            self.dataset,
+            self.dataset.as_pixels(),
             batch_size=size,
             num_workers=self.settings["num_workers"],
             unreadable=self.settings["unreadable"],
             timeout_seconds=self.settings["timeout_seconds"],
             rank=self.rank,
             world_size=self.world_size,
+            collate=hand_over.collate,
             **settings,
         )
-        return ShardLoader(batches, start, **self._workers(persistent))
+        return ShardLoader(batches, start, hand_over, **self._workers(persistent))
+
+    def _hand_over(self) -> HandOver:
+        return HandOver.of(self.dataset, self.settings["num_workers"], self.device)
 
     def _workers(self, persistent: bool) -> dict[str, Any]:
         """A loader's options that say who makes its batches."""

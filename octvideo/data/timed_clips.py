@@ -22,9 +22,9 @@ class TimedClips:
 
     Each process that asks for clips (a loader's worker, or the main one) has a child that decodes for it. A decode
     that is stuck, whatever it does, or that takes its process down is ended with the child; the video is named in a
-    :class:`VideoDecodeError`, and not tried again by this process. Clips come back through shared memory, which costs
-    about a millisecond for 8 frames of 224 x 224. A video in memory is sent to the child once for all clips of it that
-    follow each other.
+    :class:`VideoDecodeError`, and not tried again by this process. Clips come back as pixels, through shared memory
+    that is used again and again, and are normalised here. A video in memory is sent to the child once for all clips of
+    it that follow each other.
 
     Args:
         dataset: whose items are made.
@@ -37,11 +37,11 @@ class TimedClips:
         self._failed: dict[str, str] = {}
         self._child: tuple[int, TimedProcess] | None = None
         self._sent: VideoSource | None = None
-        self._clips = torch.empty(0)
+        self._pixels = torch.empty(0)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the child: spawned workers start their own."""
-        return self.__dict__ | {"_child": None, "_sent": None, "_clips": torch.empty(0)}
+        return self.__dict__ | {"_child": None, "_sent": None, "_pixels": torch.empty(0)}
 
     def items_of(self, source: VideoSource, index: int, seed: int | None = None) -> list[ClipItem]:
         """As :meth:`VideoDataset.items_of`.
@@ -52,7 +52,8 @@ class TimedClips:
         if not self.seconds:
             return self.dataset.items_of(source, index, seed)
         items = self._ask(source, index, seed)
-        for item, clip in zip(items, self._clips.clone(), strict=True):
+        clips = self.dataset.finish(self._pixels.clone() if self.dataset.gives_pixels else self._pixels)
+        for item, clip in zip(items, clips, strict=True):
             item["clip"] = clip
         return items
 
@@ -88,9 +89,9 @@ class TimedClips:
         """This process's child."""
         if self._child is None or self._child[0] != os.getpid():
             shape = self.dataset.num_samples, *self.dataset.clip_shape
-            memory = mmap.mmap(-1, math.prod(shape) * torch.float32.itemsize)  # shared with what is forked from here
-            self._clips = torch.frombuffer(memory, dtype=torch.float32).view(shape)
-            self._child = os.getpid(), TimedProcess(partial(_answer, _Kept(self.dataset, self._clips)), self.seconds)
+            memory = mmap.mmap(-1, math.prod(shape))  # shared with what is forked from here
+            self._pixels = torch.frombuffer(memory, dtype=torch.uint8).view(shape)
+            self._child = os.getpid(), TimedProcess(partial(_answer, _Kept(self.dataset, self._pixels)), self.seconds)
             self._sent = None
         return self._child[1]
 
@@ -102,8 +103,8 @@ class _NotThereError(LookupError):
 class _Kept:
     """What the child keeps from request to request."""
 
-    def __init__(self, dataset: VideoDataset, clips: torch.Tensor) -> None:
-        self.dataset, self.clips = dataset, clips
+    def __init__(self, dataset: VideoDataset, pixels: torch.Tensor) -> None:
+        self.dataset, self.pixels = dataset, pixels
         self.source: VideoSource | None = None
 
 
@@ -115,7 +116,6 @@ def _answer(kept: _Kept, request: tuple[Any, ...]) -> Any:
         raise _NotThereError
     if not place:
         return kept.dataset.decode_video(kept.source).numpy()
-    items = kept.dataset.items_of(kept.source, *place)
-    for item, clip in zip(items, kept.clips, strict=True):
-        clip.copy_(item["clip"])
+    index, seed = place
+    items = kept.dataset.items_of(kept.source, index, seed, kept.pixels)
     return [{**item, "clip": None} for item in items]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,15 +46,24 @@ class UnreadableClip(NamedTuple):
     reason: str
 
 
-def collate_clips(items: Sequence[Any]) -> dict[str, Any]:
+def collate_clips(
+    items: Sequence[Any], stack: Callable[[list[torch.Tensor]], torch.Tensor] | None = None
+) -> dict[str, Any]:
     """A batch of the clips that could be read, as torch makes it; the others are listed under "unreadable".
 
     Where none could be read, every tensor is empty: the batch has no clips, and still counts as one.
+
+    Args:
+        items: of a data set, or what stands for those that could not be made.
+        stack: makes one tensor of the clips (C, T, H, W); None is torch's way.
     """
     unreadable = [item for item in items if isinstance(item, UnreadableClip)]
     clips = [item for item in items if not isinstance(item, UnreadableClip)]
     if clips:
-        return {**default_collate(clips), "unreadable": unreadable}
+        if stack is None:
+            return {**default_collate(clips), "unreadable": unreadable}
+        others = default_collate([{name: value for name, value in item.items() if name != "clip"} for item in clips])
+        return {"clip": stack([item["clip"] for item in clips]), **others, "unreadable": unreadable}
     none = torch.empty(0, dtype=torch.long)
     return {"clip": torch.empty(0), "label": none, "video": none, "view": none, "unreadable": unreadable}
 

@@ -135,7 +135,7 @@ class PreciseBatchNorm(Callback):
             raise ValueError("precise batch norm takes its batches from a VideoDataModule: train with datamodule=")
         with torch.random.fork_rng(devices=[]):  # a loader draws a seed for its workers
             num_batches = 1 if getattr(trainer, "fast_dev_run", False) else self.num_batches
-            loader = data.precise_loader(num_batches, trainer.global_rank, trainer.world_size)
+            loader = data.precise_loader(num_batches, trainer.global_rank, trainer.world_size, pl_module.device)
             with trainer.strategy.precision_plugin.forward_context():
                 update_statistics(pl_module, (b["clip"].to(pl_module.device) for b in loader if len(b["clip"])))
         self._done_at = trainer.global_step

@@ -52,7 +52,9 @@ def score_videos(
     log = ScoreLog(folder, belongs_to, num_classes=num_classes, num_views=dataset.num_views, rank=rank)
     if log.done and trainer.is_global_zero:
         print(f"{folder} holds the scores of {len(log.done)} of {num_videos} videos: the others follow", flush=True)
-    loader = data.scoring_dataloader(split, rank, trainer.world_size, done=log.done)
+    loader = data.scoring_dataloader(
+        split, rank, trainer.world_size, done=log.done, device=trainer.strategy.root_device
+    )
     classifier.allow_zero_length_dataloader_with_multiple_devices = True  # fewer videos than processes
     trainer.callbacks.append(_Collecting(log, num_videos))  # type: ignore[attr-defined]
     with ended_together(trainer), log:

@@ -173,7 +173,8 @@ def test_peers_make_the_clips_that_octvideo_makes(two_classes, name):
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"{name} does not run here: {str(error).splitlines()[0]}")
     assert len(clips) == 6
-    for clip, ours in zip(clips, decoding.LOADERS["octvideo"](paths, plan), strict=True):
+    for clip, batch in zip(clips, decoding.build_loader("octvideo", paths, plan), strict=True):
+        [ours] = batch["clip"]
         # PyTorchVideo resizes floats, without antialiasing; another frame of this noise differs by far more.
         assert (clip - ours).abs().mean() < (0.1 if name == "pytorchvideo" else 1e-9)
 

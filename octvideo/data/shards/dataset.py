@@ -2,17 +2,18 @@
 
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain, groupby, islice
 from math import ceil
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from octvideo.data.batches import ViewBatches
 from octvideo.data.dataset import VideoDataset
 from octvideo.data.guard import UNREADABLE_ERRORS
+from octvideo.data.handover import ClipLoader, HandOver
 from octvideo.data.probe import VideoBytes, short_reason
 from octvideo.data.shards.address import ShardSet
 from octvideo.data.shards.index import ShardError
@@ -49,6 +50,7 @@ class ShardDataset(IterableDataset[dict[str, Any]]):
         world_size: number of processes.
         done: in evaluation, numbers of videos that need no scoring.
         equal: in evaluation of one view a video, give every process as many batches, by repeating some.
+        collate: makes a batch of items.
 
     Raises:
         ValueError: an argument out of its range, or fewer videos than processes.
@@ -71,12 +73,14 @@ class ShardDataset(IterableDataset[dict[str, Any]]):
         world_size: int = 1,
         done: Collection[int] = (),
         equal: bool = False,
+        collate: Callable[[Sequence[Any]], dict[str, Any]] = collate_clips,
     ) -> None:
         check_unreadable(unreadable, timeout_seconds)
         if buffer < 1:
             raise ValueError(f"shuffle_buffer should be at least 1 video, but it is {buffer}.")
         self.shards, self.clips, self.batch_size = shards, clips, batch_size
         self.workers, self.seed, self.buffer, self.unreadable = max(num_workers, 1), seed, buffer, unreadable
+        self.collate = collate
         self.is_training = clips.mode == "train"
         self._timed = TimedClips(clips, timeout_seconds)
         self._starts = shards.index.starts
@@ -106,7 +110,7 @@ class ShardDataset(IterableDataset[dict[str, Any]]):
         info = get_worker_info()
         worker = info.id if info else 0
         batches = self._training_batches(worker) if self.is_training else self._evaluation_batches(worker)
-        return map(collate_clips, batches)
+        return map(self.collate, batches)
 
     def _training_batches(self, worker: int) -> Iterator[list[Any]]:
         from webdataset.filters import shuffle
@@ -183,21 +187,26 @@ class ShardDataset(IterableDataset[dict[str, Any]]):
             return [UnreadableClip(video, index % self.clips.num_views, path, short_reason(error, path))]
 
 
-class ShardLoader(DataLoader[dict[str, Any]]):
+class ShardLoader(ClipLoader):
     """The loader of a :class:`ShardDataset`, whose workers live on from epoch to epoch.
 
     Args:
         dataset: of as many workers.
         start: called at the start of each epoch for its number, and for the training batch to begin with.
+        hand_over: as of :class:`ClipLoader`.
         options: of the loader.
     """
 
     dataset: ShardDataset
 
     def __init__(
-        self, dataset: ShardDataset, start: Callable[[], tuple[int, int]] = lambda: (0, 0), **options: Any
+        self,
+        dataset: ShardDataset,
+        start: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        hand_over: HandOver | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(dataset, batch_size=None, **options)
+        super().__init__(dataset, hand_over, batch_size=None, **options)
         self.start = start
 
     def __iter__(self) -> Any:
