@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from octvideo.layers.lowering import avg_pool3d, is_channels_last
+from octvideo.layers.lowering import avg_pool2d, avg_pool3d, is_channels_last
+
+_UPSAMPLE: dict[int, Callable[..., Tensor]] = {
+    1: torch.ops.aten.upsample_nearest1d.default,
+    2: torch.ops.aten.upsample_nearest2d.default,
+    3: torch.ops.aten.upsample_nearest3d.default,
+}
 
 OCTAVES: dict[str, dict[int, tuple[int, ...]]] = {
     "spatial": {2: (2, 2), 3: (1, 2, 2)},
@@ -63,15 +68,33 @@ def avg_pool(x: Tensor, factors: Sequence[int]) -> Tensor:
     Shape:
         (N, C, *size) -> (N, C, *ceil(size / factors)).
     """
+    return _pool_cells(x, factors, None)
+
+
+def sum_cells(x: Tensor, factors: Sequence[int]) -> Tensor:
+    """Sum over the windows of `avg_pool`: the gradient of `upsample`.
+
+    Shape:
+        (N, C, *size) -> (N, C, *ceil(size / factors)).
+    """
+    return _pool_cells(x, factors, 1)
+
+
+def cell_sizes(size: Sequence[int], factors: Sequence[int], like: Tensor) -> Tensor | float:
+    """How many elements each window of `avg_pool` has: a number, or a map (1, 1, *ceil(size / factors))."""
+    if all(n % f == 0 for n, f in zip(size, factors, strict=True)):
+        return float(math.prod(factors))
+    return sum_cells(like.new_ones(1, 1, *size), factors)
+
+
+def _pool_cells(x: Tensor, factors: Sequence[int], divisor: int | None) -> Tensor:
     if all(f == 1 for f in factors):
         return x
     if not x.shape[1]:
         return x.new_empty(x.shape[0], 0, *low_size(x.shape[2:], factors))
     if x.dim() == 3:
-        return F.avg_pool1d(x, tuple(factors), ceil_mode=True, count_include_pad=False)
-    if x.dim() == 4:
-        return F.avg_pool2d(x, tuple(factors), ceil_mode=True, count_include_pad=False)
-    return avg_pool3d(x, factors)
+        return avg_pool2d(x.unsqueeze(2), (1, *factors), divisor).squeeze(2)
+    return avg_pool2d(x, factors, divisor) if x.dim() == 4 else avg_pool3d(x, factors, divisor)
 
 
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -84,9 +107,10 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
         return x
     if not x.shape[1]:
         return x.new_empty(x.shape[0], 0, *size)
-    # By whole factors, then cropped: with `size` torch computes in float32 which element is the nearest.
+    # `F.interpolate` takes either factors, and the map has to be cropped, or a size, and torch computes in float32 which
+    # element is the nearest.
     factors = [1.0 if n == m else 2.0 for n, m in zip(x.shape[2:], size, strict=True)]
-    out = crop(F.interpolate(x, scale_factor=factors, mode="nearest"), size)
+    out = _UPSAMPLE[len(factors)](x, list(size), *factors)
     return out.contiguous(memory_format=torch.channels_last_3d) if is_channels_last(x) else out
 
 
