@@ -1,12 +1,12 @@
 """What the two parts give each other, in few passes over the large one: for training, where both ways count.
 
-The gradient of an average pooling is an up-sampling, that of an up-sampling a pooling. torch's own kernels for them fill a
-map with zeros, add into it place by place, and leave it to another pass to add what else flows into the same map.
+The gradient of an average pooling is an up-sampling, that of an up-sampling a pooling. torch's own kernels for them
+fill a map with zeros, add into it place by place, and leave it to another pass to add what else flows into it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,13 @@ from torch import Tensor
 from torch.autograd import Function
 
 from octvideo.layers.resize import avg_pool, cell_sizes, sum_cells, upsample
+
+# Given both size and factors, torch repeats exactly and crops as it writes. ONNX's exporter takes the factors alone.
+_UPSAMPLE: dict[int, Callable[..., Tensor]] = {
+    1: torch.ops.aten.upsample_nearest1d.default,
+    2: torch.ops.aten.upsample_nearest2d.default,
+    3: torch.ops.aten.upsample_nearest3d.default,
+}
 
 
 def add_upsampled(high: Tensor, low: Tensor) -> Tensor:
@@ -43,7 +50,8 @@ class _AddUpsampled(Function):
 
     @staticmethod
     def forward(high: Tensor, low: Tensor) -> Tensor:
-        raised = upsample(low, high.shape[2:])
+        factors = [float(f) for f in _factors(high, low)]
+        raised = _UPSAMPLE[len(factors)](low, high.shape[2:], *factors)
         return raised.add_(high) if raised.stride() == high.stride() else high + raised
 
     @staticmethod

@@ -91,7 +91,7 @@ def octave_conv(
     options = (out_segments, geometry, tuple(factors), down_sampling, exchange)
     recompute_pooled = recompute_pooled and torch.is_grad_enabled()
     conv = _Convolution(pair, weight, weights, biases, *options, recompute_pooled)
-    high, low = conv.output(HIGH), conv.output(LOW)
+    low, high = conv.output(LOW), conv.output(HIGH)  # the path to low hands on the high part: see `with_pooled`
     if low is None:
         return high  # type: ignore[return-value]  # one of the two always exists
     if high is None:
@@ -124,11 +124,7 @@ class _Convolution:
     recompute_pooled: bool
 
     def __post_init__(self) -> None:
-        """Pool the high part once, by the stride for both of its paths, and further for that to the low output."""
-        self.high = avg_pool(self.pair.high, self.pool_stride())
-        self.pooled: Tensor | None = None
-        if count(self.out_segments, LOW) and self.runs(HIGH, LOW) and not self.recompute_pooled:
-            self.high, self.pooled = with_pooled(self.high, self.further())
+        self.high = avg_pool(self.pair.high, self.pool_stride())  # both of its paths go on with it
 
     def output(self, target: int) -> Tensor | None:
         """The sum of the paths to one part; None where the part has no channels."""
@@ -139,8 +135,6 @@ class _Convolution:
         if is_depthwise(self.weight, self.geometry.groups):
             return self.path(target, target, weight, bias)
         if target == LOW and len(sources) == 2 and self.geometry.groups == 1 and self.down_sampling == "average":
-            if self.recompute_pooled:  # stops before the convolution: all it keeps is there
-                return checkpoint(self.joined_low, weight, bias, use_reentrant=False, preserve_rng_state=False)
             return self.joined_low(weight, bias)
         pieces = column_parts(weight, self.pair.segments, self.geometry.groups)
         terms = [self.path(s, target, pieces[s], bias if s == sources[0] else None) for s in sources]
@@ -150,8 +144,17 @@ class _Convolution:
 
     def joined_low(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         """H->L + L->L: their inputs have one size, and one convolution of both is faster than two and a sum."""
-        both = join(self.shrink(HIGH, LOW), self.shrink(LOW, LOW), self.pair.segments)
-        return self.convolve(both, self.moves(LOW, LOW), weight, bias)
+
+        def run(high: Tensor) -> tuple[Tensor, Tensor]:
+            high, pooled = with_pooled(high, self.further())
+            both = join(pooled, self.shrink(LOW, LOW), self.pair.segments)
+            return high, self.convolve(both, self.moves(LOW, LOW), weight, bias)
+
+        if self.recompute_pooled:  # stops before the convolution: all it keeps is there
+            self.high, low = checkpoint(run, self.high, use_reentrant=False, preserve_rng_state=False)
+        else:
+            self.high, low = run(self.high)
+        return low
 
     def runs(self, source: int, target: int) -> bool:
         """True for a path that has input channels and is switched on; channels of a depthwise one keep their part."""
@@ -176,7 +179,8 @@ class _Convolution:
             return avg_pool(self.pair.low, [m.pool for m in self.moves(LOW, target)])
         if target == HIGH:
             return self.high
-        return avg_pool(self.high, self.further()) if self.pooled is None else self.pooled
+        self.high, pooled = with_pooled(self.high, self.further())
+        return pooled
 
     def further(self) -> list[int]:
         """What the high part is pooled by on its way to the low output, beyond the stride."""

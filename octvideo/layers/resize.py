@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from octvideo.layers.lowering import avg_pool2d, avg_pool3d, is_channels_last
-
-_UPSAMPLE: dict[int, Callable[..., Tensor]] = {
-    1: torch.ops.aten.upsample_nearest1d.default,
-    2: torch.ops.aten.upsample_nearest2d.default,
-    3: torch.ops.aten.upsample_nearest3d.default,
-}
 
 OCTAVES: dict[str, dict[int, tuple[int, ...]]] = {
     "spatial": {2: (2, 2), 3: (1, 2, 2)},
@@ -107,10 +102,9 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
         return x
     if not x.shape[1]:
         return x.new_empty(x.shape[0], 0, *size)
-    # `F.interpolate` takes either factors, and the map has to be cropped, or a size, and torch computes in float32 which
-    # element is the nearest.
+    # By whole factors, then cropped: with `size` torch computes in float32 which element is the nearest.
     factors = [1.0 if n == m else 2.0 for n, m in zip(x.shape[2:], size, strict=True)]
-    out = _UPSAMPLE[len(factors)](x, list(size), *factors)
+    out = crop(F.interpolate(x, scale_factor=factors, mode="nearest"), size)
     return out.contiguous(memory_format=torch.channels_last_3d) if is_channels_last(x) else out
 
 
