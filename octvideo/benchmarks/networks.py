@@ -98,7 +98,9 @@ def benchmark_networks(
             calls[name] = make(variant, network, clips, getattr(torch, dtype), compile_mode)
             rows.append({"variant": variant, "alpha": one, "gmacs_per_view": gmacs})
         progress("building", done + 1, len(alphas))
-    times = time_in_turns(calls, device=device, rounds=rounds, progress=progress)
+    # The C library finds places for a training step's many maps only after some steps; until then it asks for more.
+    warmup = 3 if step == "training" else 1
+    times = time_in_turns(calls, device=device, rounds=rounds, warmup=warmup, progress=progress)
     for row in rows:
         name = f"{row['variant']} {row['alpha']:g}"
         row |= vars(times[name])

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from octvideo.layers.channels import HIGH, LOW, Segments, count, join, parts, take
+from octvideo.layers.exchange import add_upsampled, with_pooled
 from octvideo.layers.lowering import conv3d
 from octvideo.layers.pair import OctPair, empty_low
 from octvideo.layers.resize import avg_pool, upsample
@@ -87,9 +88,10 @@ def octave_conv(
         out_segments = tuple((high * each, low * each) for high, low in pair.segments)
     weight = _in_autocast_type(weight)
     weights, biases = parts(weight, out_segments), (None, None) if bias is None else parts(bias, out_segments)
-    options = (out_segments, geometry, tuple(factors), down_sampling, exchange, recompute_pooled)
-    conv = _Convolution(pair, weight, weights, biases, *options)
-    high, low = conv.output(HIGH), conv.output(LOW)
+    options = (out_segments, geometry, tuple(factors), down_sampling, exchange)
+    recompute_pooled = recompute_pooled and torch.is_grad_enabled()
+    conv = _Convolution(pair, weight, weights, biases, *options, recompute_pooled)
+    low, high = conv.output(LOW), conv.output(HIGH)  # the path to low hands on the high part: see `with_pooled`
     if low is None:
         return high  # type: ignore[return-value]  # one of the two always exists
     if high is None:
@@ -121,6 +123,9 @@ class _Convolution:
     exchange: str
     recompute_pooled: bool
 
+    def __post_init__(self) -> None:
+        self.high = avg_pool(self.pair.high, self.pool_stride())  # both of its paths go on with it
+
     def output(self, target: int) -> Tensor | None:
         """The sum of the paths to one part; None where the part has no channels."""
         if not count(self.out_segments, target):
@@ -130,18 +135,26 @@ class _Convolution:
         if is_depthwise(self.weight, self.geometry.groups):
             return self.path(target, target, weight, bias)
         if target == LOW and len(sources) == 2 and self.geometry.groups == 1 and self.down_sampling == "average":
-            if self.recompute_pooled and torch.is_grad_enabled():  # stops before the convolution: all it keeps is there
-                return checkpoint(self.joined_low, weight, bias, use_reentrant=False, preserve_rng_state=False)
             return self.joined_low(weight, bias)
         pieces = column_parts(weight, self.pair.segments, self.geometry.groups)
         terms = [self.path(s, target, pieces[s], bias if s == sources[0] else None) for s in sources]
-        return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+        if len(terms) == 2:
+            return add_upsampled(*terms)
+        return upsample(terms[0], self.high_size()) if target == HIGH else terms[0]
 
     def joined_low(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         """H->L + L->L: their inputs have one size, and one convolution of both is faster than two and a sum."""
-        from_high, from_low = (self.moves(source, LOW) for source in (HIGH, LOW))
-        both = join(self.shrink(HIGH, from_high), self.shrink(LOW, from_low), self.pair.segments)
-        return self.convolve(both, from_low, weight, bias)
+
+        def run(high: Tensor) -> tuple[Tensor, Tensor]:
+            high, pooled = with_pooled(high, self.further())
+            both = join(pooled, self.shrink(LOW, LOW), self.pair.segments)
+            return high, self.convolve(both, self.moves(LOW, LOW), weight, bias)
+
+        if self.recompute_pooled:  # stops before the convolution: all it keeps is there
+            self.high, low = checkpoint(run, self.high, use_reentrant=False, preserve_rng_state=False)
+        else:
+            self.high, low = run(self.high)
+        return low
 
     def runs(self, source: int, target: int) -> bool:
         """True for a path that has input channels and is switched on; channels of a depthwise one keep their part."""
@@ -153,20 +166,25 @@ class _Convolution:
         return self.exchange in ("both", wanted) and not is_depthwise(self.weight, self.geometry.groups)
 
     def path(self, source: int, target: int, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Pool, convolve, and bring to the size of the part."""
-        moves = self.moves(source, target)
-        out = self.convolve(self.shrink(source, moves), moves, weight, bias)
-        return upsample(out, self.high_size()) if target == HIGH and source == LOW else out
+        """Pool and convolve; what flows from low to high has yet to be up-sampled."""
+        return self.convolve(self.shrink(source, target), self.moves(source, target), weight, bias)
 
     def moves(self, source: int, target: int) -> list[_Move]:
         """What a path does along each axis."""
         return [self.move(axis, source, target) for axis in range(len(self.factors))]
 
-    def shrink(self, source: int, moves: list[_Move]) -> Tensor:
+    def shrink(self, source: int, target: int) -> Tensor:
         """Pool a part of the input."""
-        pools = [m.pool for m in moves]
-        first = self.pool_stride() if source == HIGH else pools
-        return avg_pool(avg_pool(self.pair.parts[source], first), [p // f for p, f in zip(pools, first, strict=True)])
+        if source == LOW:
+            return avg_pool(self.pair.low, [m.pool for m in self.moves(LOW, target)])
+        if target == HIGH:
+            return self.high
+        self.high, pooled = with_pooled(self.high, self.further())
+        return pooled
+
+    def further(self) -> list[int]:
+        """What the high part is pooled by on its way to the low output, beyond the stride."""
+        return [m.pool // s for m, s in zip(self.moves(HIGH, LOW), self.pool_stride(), strict=True)]
 
     def convolve(self, x: Tensor, moves: list[_Move], weight: Tensor, bias: Tensor | None) -> Tensor:
         x, padding = self.pad(x, [(m.before, m.after) for m in moves])

@@ -71,17 +71,17 @@ def _trains_in_half(x: Tensor, weight: Tensor) -> bool:
     return dtype in (torch.bfloat16, torch.float16)
 
 
-def avg_pool3d(x: Tensor, factors: Sequence[int]) -> Tensor:
-    """Mean over windows of `factors`, those at the end over what lies inside; see `octvideo.layers.avg_pool`.
+def avg_pool3d(x: Tensor, factors: Sequence[int], divisor: int | None = None) -> Tensor:
+    """Mean over windows of `factors`, those at the end over what lies inside; with divisor 1 their sum.
 
     A mean over a box is a mean of means: frames are pooled first, then time. `torch`'s own 3-D pooling costs several
     times as much on a CPU and has no bfloat16 there.
     """
     t, *plane = factors
     if any(f != 1 for f in plane):
-        x = planar(x, lambda frames: _avg_pool2d(frames, plane))
+        x = planar(x, lambda frames: avg_pool2d(frames, plane, divisor))
     if t != 1:
-        x = from_places(_avg_pool2d(to_places(x), (t, 1)), x.shape[3:])
+        x = from_places(avg_pool2d(to_places(x), (t, 1), divisor), x.shape[3:])
     return x
 
 
@@ -137,5 +137,6 @@ def _over_frames(x: Tensor, func: Callable[[Tensor], Tensor]) -> Tensor:
     return from_frames(func(to_frames(x)), x.shape[0])
 
 
-def _avg_pool2d(x: Tensor, factors: Sequence[int]) -> Tensor:
-    return F.avg_pool2d(x, tuple(factors), ceil_mode=True, count_include_pad=False)
+def avg_pool2d(x: Tensor, factors: Sequence[int], divisor: int | None = None) -> Tensor:
+    """`avg_pool3d` of planes."""
+    return F.avg_pool2d(x, tuple(factors), ceil_mode=True, count_include_pad=False, divisor_override=divisor)

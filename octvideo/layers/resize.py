@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octvideo.layers.lowering import avg_pool3d, is_channels_last
+from octvideo.layers.lowering import avg_pool2d, avg_pool3d, is_channels_last
 
 OCTAVES: dict[str, dict[int, tuple[int, ...]]] = {
     "spatial": {2: (2, 2), 3: (1, 2, 2)},
@@ -63,15 +63,33 @@ def avg_pool(x: Tensor, factors: Sequence[int]) -> Tensor:
     Shape:
         (N, C, *size) -> (N, C, *ceil(size / factors)).
     """
+    return _pool_cells(x, factors, None)
+
+
+def sum_cells(x: Tensor, factors: Sequence[int]) -> Tensor:
+    """Sum over the windows of `avg_pool`: the gradient of `upsample`.
+
+    Shape:
+        (N, C, *size) -> (N, C, *ceil(size / factors)).
+    """
+    return _pool_cells(x, factors, 1)
+
+
+def cell_sizes(size: Sequence[int], factors: Sequence[int], like: Tensor) -> Tensor | float:
+    """How many elements each window of `avg_pool` has: a number, or a map (1, 1, *ceil(size / factors))."""
+    if all(n % f == 0 for n, f in zip(size, factors, strict=True)):
+        return float(math.prod(factors))
+    return sum_cells(like.new_ones(1, 1, *size), factors)
+
+
+def _pool_cells(x: Tensor, factors: Sequence[int], divisor: int | None) -> Tensor:
     if all(f == 1 for f in factors):
         return x
     if not x.shape[1]:
         return x.new_empty(x.shape[0], 0, *low_size(x.shape[2:], factors))
     if x.dim() == 3:
-        return F.avg_pool1d(x, tuple(factors), ceil_mode=True, count_include_pad=False)
-    if x.dim() == 4:
-        return F.avg_pool2d(x, tuple(factors), ceil_mode=True, count_include_pad=False)
-    return avg_pool3d(x, factors)
+        return avg_pool2d(x.unsqueeze(2), (1, *factors), divisor).squeeze(2)
+    return avg_pool2d(x, factors, divisor) if x.dim() == 4 else avg_pool3d(x, factors, divisor)
 
 
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
