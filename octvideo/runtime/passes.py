@@ -16,6 +16,7 @@ from torch import Tensor
 
 from octvideo.layers import avg_pool, upsample
 from octvideo.runtime.library import DEFINITIONS, library
+from octvideo.runtime.moves import Moves
 from octvideo.runtime.views import row_step
 
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -109,9 +110,12 @@ def max_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: S
 
     Shape:
         (N, C, *size) -> (N, C, *floor((size + 2 padding - kernel) / stride) + 1).
+
+    Raises:
+        ValueError: the map is smaller than the kernel.
     """
-    axes = zip(x.shape[2:], kernel, stride, padding, strict=True)
-    size = [(n + 2 * p - k) // s + 1 for n, k, s, p in axes]
+    moves = Moves(tuple(kernel), tuple(stride), tuple(padding), (1,) * len(kernel))
+    size = moves.out_size(x.shape[2:])
     out = empty_map(x.shape[0], x.shape[1], size, x.dtype)
     window = _three(kernel), _three(stride), _three(padding, 0)
     if library(x.dtype).max_pool(  # type: ignore[union-attr]

@@ -76,6 +76,8 @@ def test_maximum_pooling(dtype):
     image = random_map(5, (9, 7), dtype)
     for pool in (nn.MaxPool2d(3, 2, 1), nn.MaxPool2d((2, 1))):
         assert torch.equal(fast_pool(pool)(image), pool(image))
+    with pytest.raises(ValueError, match="too small for a kernel"):
+        fast_pool(nn.MaxPool2d(5, 3))(random_map(5, (9, 2), dtype))
     video = random_map(5, (4, 9, 7), dtype)
     assert torch.equal(
         fast_pool(PlanarMaxPool3d(3, (1, 2, 2), 1))(video).float(), F.max_pool3d(video.float(), 3, (1, 2, 2), 1)
