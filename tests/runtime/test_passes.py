@@ -96,6 +96,21 @@ def test_pixels(dtype):
             assert torch.equal(passes.lay_pixels(given_map, channels, 2), expected.flatten(-2))
 
 
+def test_processors_without_masks(monkeypatch):
+    if "avx2" not in library._processor():
+        pytest.skip("the processor has no AVX2")
+    monkeypatch.setattr(library, "FLAGS", (*library.FLAGS, "-march=haswell"))
+    library.library.cache_clear()
+    try:
+        for dtype in TOLERANCES:
+            test_cells(FACTORS["spatiotemporal"], dtype)
+            test_maximum_pooling(dtype)
+            test_pixels(dtype)
+        test_values_that_are_no_numbers_stay_so()
+    finally:
+        library.library.cache_clear()
+
+
 def test_values_that_are_no_numbers_stay_so():
     for dtype in TOLERANCES:
         high, raised = random_map(20, (2, 4, 4), dtype), random_map(20, (2, 2, 2), dtype)
