@@ -150,14 +150,18 @@ class FusedConv(nn.Module):
         return [pool for pool in (first, then) if max(pool) > 1]
 
     def _takes_summand(self, summand: Map, pair: OctPair, size: Sequence[int]) -> bool:
-        """True for a summand of the output's kind, shape and type."""
+        """True for a summand of the output's kind, shapes and type."""
         if isinstance(summand, OctPair) != bool(self.alpha_out):
             return False
         if isinstance(summand, OctPair) and summand.segments != self.out_segments:
             return False
-        high = summand.high if isinstance(summand, OctPair) else summand
-        shape = pair.high.shape[0], count(self.out_segments, HIGH), *size
-        return tuple(high.shape) == shape and high.dtype == self.weight.dtype
+        parts = summand.parts if isinstance(summand, OctPair) else (summand,)
+        sizes = size, low_size(size, self.factors)
+        return all(
+            tuple(part.shape) == (pair.high.shape[0], count(self.out_segments, which), *sizes[which])
+            and part.dtype == self.weight.dtype
+            for which, part in enumerate(parts)
+        )
 
     def _out_size(self, pair: OctPair) -> list[int]:
         return Moves(self.moves.kernel, self.strides, *self.moves[2:]).out_size(pair.high.shape[2:])

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -50,6 +51,17 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
         function = getattr(loaded, name)
         function.argtypes, function.restype = arguments, result
     return loaded
+
+
+@cache
+def integers(values: tuple[int, ...]) -> ctypes.Array[ctypes.c_int64]:
+    """Numbers as the kernels take them."""
+    return (_INT * len(values))(*values)
+
+
+def three(values: Sequence[int], missing: int = 1) -> ctypes.Array[ctypes.c_int64]:
+    """Numbers of time, height and width; an image is one frame."""
+    return integers((missing,) * (3 - len(values)) + tuple(values))
 
 
 def compiled(dtype: torch.dtype) -> Path:

@@ -10,9 +10,7 @@ from torch import Tensor
 
 from octvideo.runtime import passes
 from octvideo.runtime.moves import Moves
-from octvideo.runtime.views import view_for
-
-LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
+from octvideo.runtime.views import LAYOUTS, view_for
 
 
 class OneDnnConv:
@@ -30,7 +28,7 @@ class OneDnnConv:
         self.frame_stride = moves.stride[0]
         kernel, stride, padding, dilation = ([numbers[a] for a in self.view.axes] for numbers in moves)
         weight = weight.reshape(*weight.shape[:2], *kernel)
-        self.weight = weight.contiguous(memory_format=LAYOUTS[len(kernel)])
+        self.weight = weight.contiguous(memory_format=LAYOUTS[weight.dim()])
         self.bias = None if bias is None else bias.contiguous()  # oneDNN ignores the strides of a bias
         self.how = padding, stride, dilation, groups
         self.packed: dict[Any, Tensor] = {}

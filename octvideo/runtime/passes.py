@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from octvideo.layers import avg_pool, upsample
-from octvideo.runtime.library import DEFINITIONS, library
-from octvideo.runtime.views import row_step
-
-LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+from octvideo.runtime.library import DEFINITIONS, integers, library, three
+from octvideo.runtime.moves import Moves
+from octvideo.runtime.views import LAYOUTS, row_step
 
 
 def takes(*maps: Tensor) -> bool:
@@ -53,7 +51,7 @@ def pool(high: Tensor, pooled: Tensor, factors: Sequence[int]) -> None:
     """Write `avg_pool(high, factors)` into `pooled`, which may be some channels of a wider map."""
     if takes(high):
         library(high.dtype).pool(  # type: ignore[union-attr]
-            high.data_ptr(), pooled.data_ptr(), high.shape[0], _size(high), row_step(pooled), _three(factors),
+            high.data_ptr(), pooled.data_ptr(), high.shape[0], _size(high), row_step(pooled), three(factors),
             torch.get_num_threads(),
         )  # fmt: skip
     else:
@@ -72,7 +70,7 @@ def lay_pixels(x: Tensor, channels: int, padding: int) -> Tensor:
     rows = x.new_empty(x.shape[0], *x.shape[2:-1], (x.shape[-1] + 2 * padding) * channels)
     steps = x.stride()[:2] + (0,) * (5 - x.dim()) + x.stride()[2:]
     kernels.lay_pixels(
-        x.data_ptr(), _numbers(steps), rows.data_ptr(), x.shape[0], _size(x), channels, padding, torch.get_num_threads()
+        x.data_ptr(), integers(steps), rows.data_ptr(), x.shape[0], _size(x), channels, padding, torch.get_num_threads()
     )
     return rows
 
@@ -93,8 +91,8 @@ def add_raised(
     if takes(total, raised):
         library(total.dtype).add_raised(  # type: ignore[union-attr]
             total.data_ptr(), raised.data_ptr(), None if pooled is None else pooled.data_ptr(), total.shape[0],
-            _size(total), 0 if pooled is None else row_step(pooled), _three(raising),
-            _three(raising if pooled is None else pooling), relu, torch.get_num_threads(),
+            _size(total), 0 if pooled is None else row_step(pooled), three(raising),
+            three(raising if pooled is None else pooling), relu, torch.get_num_threads(),
         )  # fmt: skip
         return
     total.add_(upsample(raised, total.shape[2:]))
@@ -109,13 +107,16 @@ def max_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: S
 
     Shape:
         (N, C, *size) -> (N, C, *floor((size + 2 padding - kernel) / stride) + 1).
+
+    Raises:
+        ValueError: the map is smaller than the kernel.
     """
-    axes = zip(x.shape[2:], kernel, stride, padding, strict=True)
-    size = [(n + 2 * p - k) // s + 1 for n, k, s, p in axes]
+    moves = Moves(tuple(kernel), tuple(stride), tuple(padding), (1,) * len(kernel))
+    size = moves.out_size(x.shape[2:])
     out = empty_map(x.shape[0], x.shape[1], size, x.dtype)
-    window = _three(kernel), _three(stride), _three(padding, 0)
+    window = three(kernel), three(stride), three(padding, 0)
     if library(x.dtype).max_pool(  # type: ignore[union-attr]
-        x.data_ptr(), out.data_ptr(), x.shape[0], _size(x), _three(size), *window, torch.get_num_threads()
+        x.data_ptr(), out.data_ptr(), x.shape[0], _size(x), three(size), *window, torch.get_num_threads()
     ):
         raise MemoryError(f"there is no memory for a row of a map of shape {tuple(x.shape)}")
     return out
@@ -123,13 +124,4 @@ def max_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: S
 
 def _size(x: Tensor) -> ctypes.Array[ctypes.c_int64]:
     """(T, H, W, C) of a map; an image is one frame."""
-    return _numbers((1,) * (5 - x.dim()) + tuple(x.shape[2:]) + (x.shape[1],))
-
-
-def _three(values: Sequence[int], missing: int = 1) -> ctypes.Array[ctypes.c_int64]:
-    return _numbers((missing,) * (3 - len(values)) + tuple(values))
-
-
-@cache
-def _numbers(values: tuple[int, ...]) -> ctypes.Array[ctypes.c_int64]:
-    return (ctypes.c_int64 * len(values))(*values)
+    return integers((1,) * (5 - x.dim()) + tuple(x.shape[2:]) + (x.shape[1],))

@@ -13,17 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octvideo.runtime.library import DEFINITIONS, library
+from octvideo.runtime.library import DEFINITIONS, library, three
 from octvideo.runtime.moves import Moves
-from octvideo.runtime.views import row_step
+from octvideo.runtime.views import LAYOUTS, row_step
 
 _INT, _POINTER = ctypes.c_int64, ctypes.c_void_p
 _Three, _Four = _INT * 3, _INT * 4
-LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class _Plan(ctypes.Structure):
-    """`Plan` of native/conv.c."""
+    """`Plan` of native/places.h."""
 
     _fields_ = (
         ("clips", _INT), ("size", _Three), ("out_size", _Three), ("steps", _Four), ("kernel", _Three),
@@ -34,12 +33,9 @@ class _Plan(ctypes.Structure):
 
 
 class _Maps(ctypes.Structure):
-    """`Maps` of native/conv.c, and the map behind `input`, which must live as long."""
+    """`Maps` of native/places.h."""
 
-    _fields_ = (
-        *((name, _POINTER) for name in ("input", "weights", "bias", "out", "summand", "pooled")),
-        ("owner", ctypes.py_object),
-    )
+    _fields_ = tuple((name, _POINTER) for name in ("input", "weights", "bias", "out", "summand", "pooled"))
 
 
 def tiles_take(dtype: torch.dtype, channels: int, moves: Moves) -> bool:
@@ -109,7 +105,7 @@ class TiledConv:
             out: where to write, if its places lie in rows; else a new map is made.
             raising: factors of up-sampling, 1 or 2 for each axis.
             pooled: where the means over boxes of `pooling` are written.
-            pooling: factors of pooling, 1 or 2 for each axis.
+            pooling: factors of pooling, 1 or 2 for each axis, on none less than `raising`.
 
         Shape:
             x (N, C_in, *size) -> (N, C_out, *out_size), as summand and out; what is up-sampled
@@ -137,7 +133,7 @@ class TiledConv:
         raising: Sequence[int],
         pooling: Sequence[int],
     ) -> tuple[Any, Any]:
-        """`Plan` and `Maps` of native/conv.c; the plan is made once for each layout of the maps."""
+        """`Plan` and `Maps` of native/places.h; the plan is made once for each layout of the maps."""
         if x.stride(1) != 1 and x.shape[1] > 1:
             x = x.contiguous(memory_format=LAYOUTS[x.dim()])
         strides = tuple(None if m is None else m.stride() for m in (out, summand, pooled))
@@ -146,7 +142,8 @@ class TiledConv:
         if plan is None:
             steps = [0 if m is None else row_step(m) or 0 for m in (out, summand, pooled)]
             plan = self.plans[key] = self._plan(x, steps, relu, raising, pooling)
-        maps = _Maps(*map(_address, (x, self.weight, self.bias, out, summand, pooled)), x)
+        maps = _Maps(*map(_address, (x, self.weight, self.bias, out, summand, pooled)))
+        maps.copy = x  # must live until the call
         return ctypes.byref(plan), ctypes.byref(maps)
 
     def _plan(
@@ -155,20 +152,15 @@ class TiledConv:
         in_steps = [x.stride(0), *(0,) * (5 - x.dim()), *x.stride()[2:]]
         out_step, summand_step, pooled_step = steps
         return _Plan(
-            x.shape[0], _three(x.shape[2:], 1), _three(self.moves.out_size(x.shape[2:]), 1), _Four(*in_steps),
-            *(_three(numbers, missing) for numbers, missing in zip(self.moves, (1, 1, 0, 1), strict=True)),
+            x.shape[0], three(x.shape[2:]), three(self.moves.out_size(x.shape[2:])), _Four(*in_steps),
+            *(three(numbers, missing) for numbers, missing in zip(self.moves, (1, 1, 0, 1), strict=True)),
             self.together, x.shape[1], self.out_channels, out_step or self.out_channels, summand_step,
-            _three(raising, 1), _three(pooling, 1), pooled_step, relu, torch.get_num_threads(), _cache_bytes(),
+            three(raising), three(pooling), pooled_step, relu, torch.get_num_threads(), _cache_bytes(),
         )  # fmt: skip
 
 
 def _address(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
-
-
-def _three(numbers: Sequence[int], missing: int) -> Any:
-    """Numbers of time, height and width; an image is one frame."""
-    return _Three(*(missing,) * (3 - len(numbers)), *numbers)
 
 
 @cache

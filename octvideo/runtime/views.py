@@ -10,6 +10,9 @@ from torch import Tensor
 
 from octvideo.layers.lowering import to_frames
 
+LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""Channels-last memory of an image and of a clip, by their number of axes."""
+
 
 class View(NamedTuple):
     """What a kernel sees of a map at a time.

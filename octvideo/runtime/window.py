@@ -26,6 +26,15 @@ class Window(NamedTuple):
     channels: int
 
     def unfold(self, x: Tensor) -> Tensor:
-        """Give each place of the output the pixels of its window as channels: (N, C, ..., W) -> (N, k C', ..., W')."""
+        """Give each place of the output the pixels of its window as channels: (N, C, ..., W) -> (N, k C', ..., W').
+
+        Raises:
+            ValueError: the rows are shorter than the kernel.
+        """
+        if x.shape[-1] + 2 * self.padding < self.width:
+            raise ValueError(
+                f"a map of size {tuple(x.shape[2:])} is too small for a kernel of width {self.width} with padding "
+                f"{self.padding}: give larger clips"
+            )
         rows = passes.lay_pixels(x, self.channels, self.padding)
         return rows.unfold(-1, self.width * self.channels, self.stride * self.channels).movedim(-1, 1)

@@ -109,6 +109,19 @@ def test_maps_that_do_not_fit_are_refused(x, error):
         fused_conv(x)
 
 
+def test_pixels_that_do_not_fit_are_refused():
+    stem = FusedConv(octave_from_dense(nn.Conv2d(3, 8, 7), 0, 0), relu=True)
+    with torch.no_grad(), pytest.raises(ValueError, match=r"size \(20, 5\) is too small for a kernel of width 7"):
+        stem(torch.zeros(1, 3, 20, 5))
+
+
+def test_summands_of_wrong_size_are_refused():
+    fused_conv = FusedConv(OctConv2d(8, 8, 1, alpha_in=0.25, alpha_out=0.25), relu=True)
+    pair, summand = split(torch.zeros(1, 8, 6, 6), 0.25), OctPair(torch.zeros(1, 6, 6, 6), torch.zeros(1, 2, 1, 1))
+    with torch.no_grad(), pytest.raises(ValueError, match="the low parts of two pairs differ"):
+        fused_conv(pair, summand)
+
+
 def test_pairs_of_wrong_size_are_refused():
     fused_conv = FusedConv(OctConv2d(8, 8, 3, padding=1, alpha_in=0.25, alpha_out=0.25), relu=True)
     pair = OctPair(torch.zeros(1, 6, 64, 64), torch.zeros(1, 2, 2, 2), ((6, 2),))

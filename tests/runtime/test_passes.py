@@ -76,6 +76,8 @@ def test_maximum_pooling(dtype):
     image = random_map(5, (9, 7), dtype)
     for pool in (nn.MaxPool2d(3, 2, 1), nn.MaxPool2d((2, 1))):
         assert torch.equal(fast_pool(pool)(image), pool(image))
+    with pytest.raises(ValueError, match="too small for a kernel"):
+        fast_pool(nn.MaxPool2d(5, 3))(random_map(5, (9, 2), dtype))
     video = random_map(5, (4, 9, 7), dtype)
     assert torch.equal(
         fast_pool(PlanarMaxPool3d(3, (1, 2, 2), 1))(video).float(), F.max_pool3d(video.float(), 3, (1, 2, 2), 1)
@@ -92,6 +94,21 @@ def test_pixels(dtype):
         last = x.contiguous(memory_format=passes.LAYOUTS[x.dim()])
         for given_map in (x, last, x.transpose(-1, -2).contiguous().transpose(-1, -2)):
             assert torch.equal(passes.lay_pixels(given_map, channels, 2), expected.flatten(-2))
+
+
+def test_processors_without_masks(monkeypatch):
+    if "avx2" not in library._processor():
+        pytest.skip("the processor has no AVX2")
+    monkeypatch.setattr(library, "FLAGS", (*library.FLAGS, "-march=haswell"))
+    library.library.cache_clear()
+    try:
+        for dtype in TOLERANCES:
+            test_cells(FACTORS["spatiotemporal"], dtype)
+            test_maximum_pooling(dtype)
+            test_pixels(dtype)
+        test_values_that_are_no_numbers_stay_so()
+    finally:
+        library.library.cache_clear()
 
 
 def test_values_that_are_no_numbers_stay_so():

@@ -5,13 +5,12 @@
 
 #include "element.h"
 
-
 static Int num_units(Int out_channels) { return (out_channels + UNIT - 1) / UNIT; }
-Int num_blocks(Int out_channels) { return (num_units(out_channels) + UNITS - 1) / UNITS; }
+static Int num_blocks(Int out_channels) { return (num_units(out_channels) + UNITS - 1) / UNITS; }
 
 /* First channel of a block; of the one after the last, the end of the padded channels. Only the last has an odd number
    of units. */
-Int block_start(Int out_channels, Int block) {
+static Int block_start(Int out_channels, Int block) {
     Int units = num_units(out_channels), blocks = num_blocks(out_channels), start = block * units / blocks;
     return (block < blocks ? start + start % 2 : units) * UNIT;
 }

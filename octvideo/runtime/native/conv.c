@@ -117,7 +117,7 @@ static Int whole_lines(Int elements) {
 /* The result at every place: bias + convolution + summand + another convolution's result up-sampled, which may be
    missing, rectified if so; and its means over the cells. Returns 0, or 1 where there is no memory for it. */
 int convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const Maps *raising_maps) {
-    Work work = prepare(plan, maps), raising;
+    Work work = prepare(plan, maps), raising = {0};
     if (raising_plan) raising = prepare(raising_plan, raising_maps);
     static const Int whole[3] = {1, 1, 1};
     const Int *factors = maps->pooled ? plan->pool_factors : raising_plan ? plan->raised_factors : whole;
@@ -134,7 +134,7 @@ int convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const
     const Int parts[3] = {whole_lines(streams ? a_strip : 0), whole_lines(raising_plan ? a_strip : 0), whole_lines(own)};
     const Int mine = parts[0] + parts[1] + parts[2];
     Element *room = mine ? aligned_alloc(64, plan->threads * mine * sizeof(Element)) : 0;
-    const int failed = mine && !room;
+    const int failed = !work.memory || (raising_plan && !raising.memory) || (mine && !room);
 #pragma omp parallel num_threads(plan->threads) if (!failed)
     {
         Element *out_strip = room + omp_get_thread_num() * mine, *raised_strip = out_strip + parts[0];
@@ -153,8 +153,8 @@ int convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const
         if (streams) _mm_sfence();
     }
     free(room);
-    discard(&work);
-    if (raising_plan) discard(&raising);
+    free(work.memory);
+    free(raising.memory);
     return failed;
 }
 

@@ -39,7 +39,7 @@ static Int channels_at_once(Int channels) {
     return ((channels + shares - 1) / shares + 1) / 2 * 2;
 }
 
-Int padded_channels(Int channels) {
+static Int padded_channels(Int channels) {
     const Int at_once = channels_at_once(channels);
     return (channels + at_once - 1) / at_once * at_once;
 }

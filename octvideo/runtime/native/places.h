@@ -19,7 +19,7 @@ typedef struct {
     Int taps_together; /* on the last axis: 1, or all of the kernel */
     Int channels, out_channels;
     Int out_step, summand_step; /* between places */
-    Int raised_factors[3], pool_factors[3];
+    Int raised_factors[3], pool_factors[3]; /* 1 or 2; those of pooling are no less, where there is both */
     Int pooled_step, relu, threads;
     Int cache_bytes; /* of the last level */
 } Plan;
@@ -36,6 +36,7 @@ typedef struct {
 typedef struct {
     const Plan *plan;
     const Maps *maps;
+    void *memory; /* of the arrays below; missing where there was none for them */
     Int taps, places;
     Int depth;             /* packed weights per output channel */
     Int *starts, together; /* of the blocks; how many of them stay in the cache at a time */
@@ -59,18 +60,17 @@ static uint64_t taps_of(const Plan *plan, int axis, Int element) {
 }
 
 static void find_inside(const Plan *plan, int axis, Work *work) {
-    uint64_t *inside = work->inside[axis] = calloc(plan->out_size[axis], sizeof(uint64_t));
     for (Int k = 0; k < plan->kernel[axis]; k++) {
         const uint64_t taps = taps_of(plan, axis, k);
         Int from = k * plan->dilation[axis] - plan->padding[axis];
         for (Int place = 0; place < plan->out_size[axis]; place++, from += plan->stride[axis])
-            if (from >= 0 && from < plan->size[axis]) inside[place] |= taps;
+            if (from >= 0 && from < plan->size[axis]) work->inside[axis][place] |= taps;
     }
 }
 
 static void find_offsets(const Plan *plan, Work *work) {
     const Int *steps = plan->steps, *dilation = plan->dilation;
-    Int *offset = work->offsets = malloc(work->taps * sizeof(Int));
+    Int *offset = work->offsets;
     for (Int t = 0; t < plan->kernel[0]; t++)
         for (Int y = 0; y < plan->kernel[1]; y++)
             for (Int x = 0; x < plan->kernel[2]; x++)
@@ -81,18 +81,28 @@ static void find_blocks(const Plan *plan, Work *work) {
     const Int blocks = num_blocks(plan->out_channels);
     work->depth = packed_size(1, plan->channels, work->taps, plan->taps_together) / padded_out_channels(1);
     work->together = blocks_together(work->depth);
-    work->starts = malloc((blocks + 1) * sizeof(Int));
     for (Int block = 0; block <= blocks; block++) work->starts[block] = block_start(plan->out_channels, block);
+}
+
+/* One piece of memory, of zeros, for all arrays; returns false where there is none. */
+static int find_memory(const Plan *plan, Work *work) {
+    const Int *size = plan->out_size, blocks = num_blocks(plan->out_channels);
+    work->memory = calloc(size[0] + size[1] + size[2] + work->taps + blocks + 1, sizeof(Int));
+    if (!work->memory) return 0;
+    work->inside[0] = work->memory;
+    for (int axis = 1; axis < 3; axis++) work->inside[axis] = work->inside[axis - 1] + size[axis - 1];
+    work->offsets = (Int *)(work->inside[2] + size[2]);
+    work->starts = work->offsets + work->taps;
+    return 1;
 }
 
 static Work prepare(const Plan *plan, const Maps *maps) {
     Work work = {.plan = plan, .maps = maps, .places = plan->clips};
     work.taps = plan->kernel[0] * plan->kernel[1] * plan->kernel[2];
     work.all = ~(uint64_t)0 >> (64 - work.taps);
-    for (int axis = 0; axis < 3; axis++) {
-        work.places *= plan->out_size[axis];
-        find_inside(plan, axis, &work);
-    }
+    for (int axis = 0; axis < 3; axis++) work.places *= plan->out_size[axis];
+    if (!find_memory(plan, &work)) return work;
+    for (int axis = 0; axis < 3; axis++) find_inside(plan, axis, &work);
     find_offsets(plan, &work);
     find_blocks(plan, &work);
     const Int width = plan->out_size[2];
@@ -100,12 +110,6 @@ static Work prepare(const Plan *plan, const Maps *maps) {
     work.inner[1] = work.inner[0];
     while (work.inner[1] < width && work.inside[2][work.inner[1]] == work.all) work.inner[1]++;
     return work;
-}
-
-static void discard(Work *work) {
-    for (int axis = 0; axis < 3; axis++) free(work->inside[axis]);
-    free(work->offsets);
-    free(work->starts);
 }
 
 /* The coordinates of a place of the output; returns its clip. */

@@ -260,5 +260,4 @@ static void convolve_strip(const Work *given, Element *out, const Element *raise
     }
 }
 
-
 #endif
