@@ -46,7 +46,7 @@ def tiles_take(dtype: torch.dtype, channels: int, moves: Moves) -> bool:
     for k in moves.kernel:
         taps *= k
     kernels = library(dtype)
-    return kernels is not None and max(moves.kernel) <= 32 and bool(kernels.can_convolve(channels, taps))
+    return kernels is not None and bool(kernels.can_convolve(channels, taps))
 
 
 def channels_read_in_place(dtype: torch.dtype, channels: int, width: int) -> int:

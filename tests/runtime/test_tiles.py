@@ -163,5 +163,5 @@ def test_what_the_kernel_does_not_take():
     one = MOVES[0]
     assert not tiles_take(torch.float64, 4, one)
     assert not tiles_take(torch.float32, 20000, one)
-    assert not tiles_take(torch.float32, 4, Moves((1, 1, 33), (1, 1, 1), (0, 0, 16), (1, 1, 1)))
+    assert not tiles_take(torch.float32, 4, Moves((1, 1, 65), (1, 1, 1), (0, 0, 32), (1, 1, 1)))
     assert not tiles_take(torch.float32, 4, Moves((9, 9, 9), (1, 1, 1), (4, 4, 4), (1, 1, 1)))

@@ -114,6 +114,20 @@ static Int whole_lines(Int elements) {
     return (elements + line - 1) / line * line;
 }
 
+/* Elements of memory that a thread needs: for a strip of the output that is streamed, for what is up-sampled into it, and for
+   what the two convolutions copy or gather. */
+typedef struct {
+    Int out, raised, all;
+} Room;
+
+static Room room_of(const Work *work, const Work *raising, int streams) {
+    const Int strip = whole_lines(work->strip * work->plan->out_channels), own = strip_room(work);
+    const Int raising_own = raising ? strip_room(raising) : 0;
+    Room room = {streams ? strip : 0, raising ? strip : 0, 0};
+    room.all = room.out + room.raised + whole_lines(own > raising_own ? own : raising_own);
+    return room;
+}
+
 /* The result at every place: bias + convolution + summand + another convolution's result up-sampled, which may be
    missing, rectified if so; and its means over the cells. Returns 0, or 1 where there is no memory for it. */
 int convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const Maps *raising_maps) {
@@ -127,18 +141,14 @@ int convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const
         maps->summand != maps->out && bytes > plan->cache_bytes / 4 && plan->out_step == plan->out_channels;
     const Int a_column = strips.by_column ? strips.frames : 1, a_share = strips.number / (4 * plan->threads);
     const Int chunk = a_share < 1 ? 1 : a_share < a_column ? a_share : a_column;
-    const Int a_strip = strips.places * plan->out_channels;
-    const Int own_room = strip_room(&work, strips.places);
-    const Int raising_room = raising_plan ? strip_room(&raising, strips.places) : 0;
-    const Int own = own_room > raising_room ? own_room : raising_room;
-    const Int parts[3] = {whole_lines(streams ? a_strip : 0), whole_lines(raising_plan ? a_strip : 0), whole_lines(own)};
-    const Int mine = parts[0] + parts[1] + parts[2];
-    Element *room = mine ? aligned_alloc(64, plan->threads * mine * sizeof(Element)) : 0;
-    const int failed = !work.memory || (raising_plan && !raising.memory) || (mine && !room);
+    work.strip = raising.strip = strips.places;
+    const Room each = room_of(&work, raising_plan ? &raising : 0, streams);
+    Element *room = each.all ? aligned_alloc(64, plan->threads * each.all * sizeof(Element)) : 0;
+    const int failed = !work.memory || (raising_plan && !raising.memory) || (each.all && !room);
 #pragma omp parallel num_threads(plan->threads) if (!failed)
     {
-        Element *out_strip = room + omp_get_thread_num() * mine, *raised_strip = out_strip + parts[0];
-        Element *scratch = raised_strip + parts[1];
+        Element *out_strip = room + omp_get_thread_num() * each.all, *raised_strip = out_strip + each.out;
+        Element *scratch = raised_strip + each.raised;
 #pragma omp for schedule(dynamic, chunk)
         for (Int s = 0; s < (failed ? 0 : strips.number); s++) {
             Int row, end;
@@ -159,7 +169,7 @@ int convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const
 }
 
 #else /* the others are never called */
-Int can_convolve(Int channels, Int taps) { return 0 * channels * taps; }
+Int can_convolve(void) { return 0; }
 Int reads_in_place(Int channels) { return channels > 0; }
 Int copies_strips(void) { return 0; }
 Int taps_together(void) { return 1; }

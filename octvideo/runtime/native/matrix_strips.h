@@ -70,7 +70,6 @@ static void convolve_tile(const Reading *reading, const Tile *tile, Element *out
     const Int channels = reading->channels, at_once = reading->at_once;
     const float *bias = work->maps->bias;
     const Element *summand = work->maps->summand;
-    const int in_line = !reading->copies_strips;
     float sums[ROWS * UNITS * UNIT] __attribute__((aligned(64)));
     for (; block < end; block++) {
         const Int start = work->starts[block], units = (work->starts[block + 1] - start) / UNIT;
@@ -82,10 +81,10 @@ static void convolve_tile(const Reading *reading, const Tile *tile, Element *out
         else if (tile->rows > GROUP) multiply(tile, weights, channels, at_once, sums, 2, 1);
         else if (units > 1) multiply(tile, weights, channels, at_once, sums, 1, 2);
         else multiply(tile, weights, channels, at_once, sums, 1, 1);
-#define FINISH(with_summand, with_raised, in_line) \
-    finish(plan, tile, sums, bias, out, summand, start, units, with_summand, with_raised, in_line)
-        if (!in_line && has_raised) FINISH(summand != 0, 1, 0);
-        else if (!in_line) FINISH(summand != 0, 0, 0);
+#define FINISH(with_summand, with_raised, are_in_line) \
+    finish(plan, tile, sums, bias, out, summand, start, units, with_summand, with_raised, are_in_line)
+        if (reading->copies && has_raised) FINISH(summand != 0, 1, 0);
+        else if (reading->copies) FINISH(summand != 0, 0, 0);
         else if (summand && has_raised) FINISH(1, 1, 1);
         else if (summand) FINISH(1, 0, 1);
         else if (has_raised) FINISH(0, 1, 1);
@@ -135,11 +134,11 @@ static void copy_strip(const Reading *reading, Int first, Int last, Element *roo
 static void convolve_strip(const Work *work, Element *out, const Element *raised, Int first, Int last, Element *room) {
     const Reading reading = reading_of(work);
     const Int blocks = num_blocks(work->plan->out_channels);
-    if (reading.copies_strips) copy_strip(&reading, first, last, room);
+    if (reading.copies) copy_strip(&reading, first, last, room);
     configure(reading.at_once);
     for (Int block = 0; block < blocks; block += work->together) {
         const Int end = block + work->together < blocks ? block + work->together : blocks;
-        if (reading.copies_strips) convolve_copied(&reading, out, raised, first, last, block, end, room);
+        if (reading.copies) convolve_copied(&reading, out, raised, first, last, block, end, room);
         else convolve_directly(&reading, out, raised, first, last, block, end, room);
     }
     _tile_release();

@@ -19,6 +19,7 @@
 #define GROUP 16           /* places in a register */
 #define GROUPS 2
 #define ROWS (GROUP * GROUPS)
+#define MOST_COPIED (3 << 19) /* bytes of a strip: more would leave the second cache before they are read again */
 #define MOST_AT_ONCE 32 /* channels that one instruction takes */
 
 #include "places.h"
@@ -58,7 +59,7 @@ Int taps_together(Int channels, Int width, Int dilation, Int copies) {
     return copies && dilation == 1 && fewer ? width : 1;
 }
 
-/* True for kernels that read a copy of their strip. */
+/* True for kernels that can read a copy of their strip. */
 Int copies_strips(Int height, Int width, Int stride_of_rows, Int stride_of_places) {
     return height * width > 1 && stride_of_rows == 1 && stride_of_places == 1;
 }
@@ -102,8 +103,8 @@ typedef struct {
 } Copying;
 
 static Copying copying(Int count, Int room) {
-    const Int rows = (room + 31) / 32, before = 32 * (rows - 1), has = count > before ? count - before : 0;
-    return (Copying){rows, has ? ~0u >> (32 - has) : 0, ~0u >> (32 - (room - before))};
+    const Int rows = (room + 31) / 32, before = 32 * (rows - 1), has = count - before;
+    return (Copying){rows, ~0u >> (32 - has), ~0u >> (32 - (room - before))};
 }
 
 /* Copy `count` numbers and fill the room after them with zeros. */
@@ -116,21 +117,32 @@ static inline void copy(const Copying *how, Element *to, const Element *from) {
 /* How a convolution's tiles read. */
 typedef struct {
     const Work *work;
-    Int copies_strips;
+    Int copies;            /* true where they read a copy of their strip */
     Int channels, at_once; /* that a tap takes, and that an instruction takes of them */
     Int pitch;             /* elements between places of a copy */
     Int width;             /* places in a row of a strip's copy */
     Copying copying;
 } Reading;
 
+/* Elements of a copy of a strip. */
+static Int strip_copy(const Plan *plan, Int places, Int width, Int pitch) {
+    const Int rows = (places + plan->out_size[2] - 1) / plan->out_size[2], pieces = rows / plan->out_size[1] + 2;
+    const Int copied = rows + pieces * (plan->kernel[1] - 1) * plan->dilation[1];
+    return (plan->kernel[0] * copied * width + ROWS) * pitch;
+}
+
 static Reading reading_of(const Work *work) {
     const Plan *plan = work->plan;
     const Int together = plan->taps_together, of_place = together > 1 ? even(plan->channels) : padded_channels(plan->channels);
     Reading reading = {.work = work, .channels = of_place * together, .at_once = channels_at_once(of_place * together)};
-    reading.copies_strips = copies_strips(plan->kernel[1], plan->kernel[2], plan->stride[1], plan->stride[2]);
-    reading.pitch = of_place + (of_place % 512 ? 0 : 32); /* places that lie a multiple of 1 KiB apart share few sets */
+    /* Places a multiple of 1 KiB apart share few sets of the cache. Taps taken together must lie side by side, but have few
+       channels. */
+    reading.pitch = of_place + (together > 1 || of_place % 512 ? 0 : 32);
     reading.width = plan->out_size[2] + (plan->kernel[2] - 1) * plan->dilation[2];
     reading.copying = copying(plan->channels, of_place);
+    const Int bytes = strip_copy(plan, work->strip, reading.width, reading.pitch) * (Int)sizeof(Element);
+    reading.copies = copies_strips(plan->kernel[1], plan->kernel[2], plan->stride[1], plan->stride[2]) &&
+                     (together > 1 || bytes <= MOST_COPIED);
     return reading;
 }
 
@@ -311,14 +323,11 @@ static void lay(const Reading *reading, const Element *raised, Int first, Int ro
     tile->num_taps = n;
 }
 
-/* Elements of memory for what is copied of a strip of up to `places`, or gathered for a tile. */
-static Int strip_room(const Work *work, Int places) {
-    const Plan *plan = work->plan;
+/* Elements of memory for what is copied of a strip, or gathered for a tile. */
+static Int strip_room(const Work *work) {
     const Reading reading = reading_of(work);
-    if (!reading.copies_strips) return ROWS * work->taps * reading.pitch;
-    const Int rows = (places + plan->out_size[2] - 1) / plan->out_size[2], pieces = rows / plan->out_size[1] + 2;
-    const Int copied = rows + pieces * (plan->kernel[1] - 1) * plan->dilation[1];
-    return (plan->kernel[0] * copied * reading.width + ROWS) * reading.pitch + reading.channels;
+    if (!reading.copies) return ROWS * work->taps * reading.pitch;
+    return strip_copy(work->plan, work->strip, reading.width, reading.pitch) + reading.channels;
 }
 
 #endif

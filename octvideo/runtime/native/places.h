@@ -38,6 +38,7 @@ typedef struct {
     const Maps *maps;
     void *memory; /* of the arrays below; missing where there was none for them */
     Int taps, places;
+    Int strip;             /* most places that are made at a time */
     Int depth;             /* packed weights per output channel */
     Int *starts, together; /* of the blocks; how many of them stay in the cache at a time */
     Int *offsets;          /* of the taps, in elements of the input */
