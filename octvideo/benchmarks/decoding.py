@@ -77,15 +77,17 @@ def load_with_octvideo(
             forget_videos()
             yield from load_with_octvideo([path], plan, decoder)
         return
-    items = _octvideo_items(tuple(paths), plan, decoder, timeout_seconds)
+    items: VideoDataset | GuardedDataset = _octvideo_views(paths, plan, decoder).as_pixels()
+    if timeout_seconds:
+        items = _guarded(tuple(paths), plan, timeout_seconds)
     for index in range(len(items)):
         yield items[index]["clip"]
 
 
 @cache
-def _octvideo_items(paths: Sequence[str], plan: ClipPlan, decoder: str, timeout_seconds: float) -> GuardedDataset:
+def _guarded(paths: Sequence[str], plan: ClipPlan, timeout_seconds: float) -> GuardedDataset:
     """Pixels of views; kept from pass to pass, as a data module keeps them and the child that makes them."""
-    return GuardedDataset(_octvideo_views(paths, plan, decoder).as_pixels(), timeout_seconds=timeout_seconds)
+    return GuardedDataset(_octvideo_views(paths, plan).as_pixels(), timeout_seconds=timeout_seconds)
 
 
 def _octvideo_views(paths: Sequence[str], plan: ClipPlan, decoder: str = "auto") -> VideoDataset:
