@@ -31,7 +31,7 @@ def add_upsampled(high: Tensor, low: Tensor) -> Tensor:
     """
     if high.shape == low.shape:
         return high + low
-    return _AddUpsampled.apply(high, low) if torch.is_grad_enabled() else high + upsample(low, high.shape[2:])
+    return _AddUpsampled.apply(high, low) if _trains_eagerly() else high + upsample(low, high.shape[2:])
 
 
 def with_pooled(x: Tensor, factors: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -40,7 +40,7 @@ def with_pooled(x: Tensor, factors: Sequence[int]) -> tuple[Tensor, Tensor]:
     Shape:
         (N, C, *size) -> (N, C, *size), (N, C, *ceil(size / factors)).
     """
-    if all(f == 1 for f in factors) or not x.shape[1] or not torch.is_grad_enabled():
+    if all(f == 1 for f in factors) or not x.shape[1] or not _trains_eagerly():
         return x, avg_pool(x, factors)
     return _WithPooled.apply(x, tuple(factors))
 
@@ -63,6 +63,10 @@ class _AddUpsampled(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         return grad, sum_cells(grad, ctx.factors)
 
+    @staticmethod
+    def jvp(ctx: Any, high: Tensor, low: Tensor) -> Tensor:
+        return high + upsample(low, high.shape[2:])
+
 
 class _WithPooled(Function):
     generate_vmap_rule = True
@@ -83,6 +87,15 @@ class _WithPooled(Function):
             return grad, None
         spread = grad_pooled / cell_sizes(ctx.size, ctx.factors, grad_pooled)
         return (upsample(spread, ctx.size) if grad is None else add_upsampled(grad, spread)), None
+
+    @staticmethod
+    def jvp(ctx: Any, x: Tensor, factors: None) -> tuple[Tensor, Tensor]:
+        return x.view_as(x), avg_pool(x, ctx.factors)
+
+
+def _trains_eagerly() -> bool:
+    """True where autograd runs torch's kernels one by one; a compiler fuses them itself, and takes no `jvp`."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _factors(high: Tensor, low: Tensor) -> tuple[int, ...]:

@@ -67,6 +67,8 @@ def test_pooling_beside_a_map(size, factors, used):
 @pytest.mark.parametrize(("size", "factors"), CASES)
 def test_gradients_of_gradients(size, factors):
     high, low = random_maps(size, factors, torch.contiguous_format)
+    assert torch.autograd.gradcheck(add_upsampled, (high, low), check_forward_ad=True)
+    assert torch.autograd.gradcheck(lambda x: with_pooled(x, factors), (high,), check_forward_ad=True)
     assert torch.autograd.gradgradcheck(add_upsampled, (high, low))
     assert torch.autograd.gradgradcheck(lambda x: with_pooled(x, factors), (high,))
     assert torch.autograd.gradcheck(lambda x: with_pooled(x.sin(), factors)[1].square(), (high,))
@@ -90,7 +92,7 @@ def test_gradients_in_bfloat16_are_sums_that_are_rounded_once():
     assert torch.equal(gradient, exact.to(torch.bfloat16))
 
 
-@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev])
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev, torch.func.jacfwd])
 def test_transforms_of_torch_func_run_through_a_convolution(transform):
     torch.manual_seed(0)
     conv = OctConv2d(4, 4, 3, padding=1, alpha_in=0.5, alpha_out=0.5).double()
