@@ -33,7 +33,7 @@ def plot_peers(rows: Sequence[dict[str, Any]], path: Path) -> None:
         times = [row["median_ms"] for row in bars]
         colours = ["tab:blue" if row["by"] == OURS else "0.6" for row in bars]
         drawn = axes.barh(range(len(bars)), times, xerr=[row["iqr_ms"] / 2 for row in bars], color=colours)
-        axes.bar_label(drawn, [f" {ms:.3g}" for ms in times], fontsize=8)
+        axes.bar_label(drawn, [f" {ms:.0f}" if ms >= 100 else f" {ms:.3g}" for ms in times], fontsize=8)
         axes.set_yticks(range(len(bars)), labels, fontsize=8)
         axes.invert_yaxis()
         axes.margins(x=0.12)
