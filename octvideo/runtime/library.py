@@ -26,7 +26,7 @@ _FUNCTIONS: dict[str, tuple[tuple[type, ...], type | None]] = {
     "pool": ((_POINTER, _POINTER, _INT, _POINTER, _INT, _POINTER, ctypes.c_int), None),
     "lay_pixels": ((*(_POINTER,) * 3, _INT, _POINTER, *(_INT,) * 2, ctypes.c_int), None),
     "add_raised": ((*(_POINTER,) * 3, _INT, _POINTER, _INT, *(_POINTER,) * 2, *(ctypes.c_int,) * 2), None),
-    "max_pool": ((*(_POINTER,) * 2, _INT, *(_POINTER,) * 5, ctypes.c_int), ctypes.c_int),
+    "max_pool": ((_POINTER, _INT, _POINTER, _INT, *(_POINTER,) * 5, ctypes.c_int), None),
     "convolve": ((_POINTER,) * 4, ctypes.c_int),
     "can_convolve": ((_INT, _INT), _INT),
     "padded_out_channels": ((_INT,), _INT),

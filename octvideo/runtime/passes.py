@@ -102,24 +102,43 @@ def add_raised(
         pool(total, pooled, pooling)
 
 
-def max_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> Tensor:
-    """`torch.nn.functional.max_pool3d` (or 2d) without indices.
+def takes_rows(x: Tensor) -> bool:
+    """True for maps, or some channels of wider ones, that lie on a CPU channels-last, in a type of the passes."""
+    known = x.dtype in DEFINITIONS and x.device.type == "cpu" and x.dim() in LAYOUTS
+    return known and row_step(x) is not None and library(x.dtype) is not None
+
+
+def max_pool(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], ceil: bool = False
+) -> Tensor:
+    """`torch.nn.functional.max_pool3d` (or 2d) without indices; for maps that `takes_rows`.
+
+    Args:
+        x: map, or some channels of a wider one.
+        kernel, stride, padding, ceil: torch's meaning.
 
     Shape:
-        (N, C, *size) -> (N, C, *floor((size + 2 padding - kernel) / stride) + 1).
+        (N, C, *size) -> (N, C, *floor((size + 2 padding - kernel) / stride) + 1), or rounded up.
 
     Raises:
         ValueError: the map is smaller than the kernel.
     """
     moves = Moves(tuple(kernel), tuple(stride), tuple(padding), (1,) * len(kernel))
     size = moves.out_size(x.shape[2:])
+    if ceil:
+        size = [_rounded_up(*axis) for axis in zip(x.shape[2:], kernel, stride, padding, strict=True)]
     out = empty_map(x.shape[0], x.shape[1], size, x.dtype)
-    window = three(kernel), three(stride), three(padding, 0)
-    if library(x.dtype).max_pool(  # type: ignore[union-attr]
-        x.data_ptr(), out.data_ptr(), x.shape[0], _size(x), three(size), *window, torch.get_num_threads()
-    ):
-        raise MemoryError(f"there is no memory for a row of a map of shape {tuple(x.shape)}")
+    library(x.dtype).max_pool(  # type: ignore[union-attr]
+        x.data_ptr(), row_step(x), out.data_ptr(), x.shape[0], _size(x), three(size), three(kernel), three(stride),
+        three(padding, 0), torch.get_num_threads(),
+    )  # fmt: skip
     return out
+
+
+def _rounded_up(size: int, kernel: int, stride: int, padding: int) -> int:
+    """Boxes on an axis, the last of which may go beyond the padding where it begins on the map."""
+    boxes = -(-(size + 2 * padding - kernel) // stride) + 1
+    return boxes if (boxes - 1) * stride < size + padding else boxes - 1
 
 
 def _size(x: Tensor) -> ctypes.Array[ctypes.c_int64]:

@@ -13,24 +13,33 @@ from octvideo.runtime import passes
 
 class _MaxPool2d(nn.MaxPool2d):
     def forward(self, input: Tensor) -> Tensor:
-        return _max_pool(self, input) if passes.takes(input) else super().forward(input)
+        return _max_pool(self, input) if passes.takes_rows(input) else super().forward(input)
 
 
-class _MaxPool3d(PlanarMaxPool3d):
+class _MaxPool3d(nn.MaxPool3d):
     def forward(self, input: Tensor) -> Tensor:
-        return _max_pool(self, input) if passes.takes(input) else super().forward(input)
+        return _max_pool(self, input) if passes.takes_rows(input) else super().forward(input)
+
+
+class _PlanarMaxPool3d(PlanarMaxPool3d):
+    def forward(self, input: Tensor) -> Tensor:
+        return _max_pool(self, input) if passes.takes_rows(input) else super().forward(input)
+
+
+_KINDS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.MaxPool2d: _MaxPool2d, nn.MaxPool3d: _MaxPool3d, PlanarMaxPool3d: _PlanarMaxPool3d,
+}  # fmt: skip
 
 
 def fast_pool(pool: nn.Module) -> nn.Module | None:
     """The pooling that of channels-last maps on a CPU runs in one pass, or None where there is none."""
-    kinds: dict[type[nn.Module], type[nn.Module]] = {nn.MaxPool2d: _MaxPool2d, PlanarMaxPool3d: _MaxPool3d}
     any_pool: Any = pool
-    kind = kinds.get(type(pool))
-    if kind is None or any_pool.ceil_mode or any_pool.return_indices or set(per_axis(any_pool.dilation, 3)) != {1}:
+    kind = _KINDS.get(type(pool))
+    if kind is None or any_pool.return_indices or set(per_axis(any_pool.dilation, 3)) != {1}:
         return None
     return with_class(pool, kind)
 
 
 def _max_pool(pool: Any, x: Tensor) -> Tensor:
     kernel, stride, padding = (per_axis(v, x.dim() - 2) for v in (pool.kernel_size, pool.stride, pool.padding))
-    return passes.max_pool(x, kernel, stride, padding)
+    return passes.max_pool(x, kernel, stride, padding, pool.ceil_mode)

@@ -79,7 +79,7 @@ typedef struct {
 static Strips share_out(const Work *work, const Int *factors) {
     const Plan *plan = work->plan;
     const Int *size = plan->out_size, in_row = factors[0] * (factors[0] > 1 ? size[1] : factors[1]) * size[2];
-    Int places = work->places / (2 * plan->threads);
+    Int places = work->places / (plan->threads > 1 ? 2 * plan->threads : 1);
     places = places < 1 ? 1 : places > STRIP ? STRIP : places;
     Strips strips = {.factors = factors, .in_frame = rows_in_frame(plan, factors), .frames = num_frames(plan, factors)};
     strips.rows = plan->clips * strips.frames * strips.in_frame;

@@ -50,20 +50,8 @@ static inline void store_some(Element *to, __mmask16 some, __m512 x) {
 static inline __m512 load_some(__mmask16 some, const Element *x) { return _mm512_maskz_loadu_ps(some, x); }
 static inline void store_some(Element *to, __mmask16 some, __m512 x) { _mm512_mask_storeu_ps(to, some, x); }
 #endif
-
-static inline void store_all(Element *restrict to, const float *restrict from, Int count) {
-    for (Int c = 0; c < count; c += 16) {
-        const __mmask16 some = first_of_16(count - c);
-        store_some(to + c, some, _mm512_maskz_loadu_ps(some, from + c));
-    }
-}
 #else
 #define MASKED 0
-
-static inline void store_all(Element *restrict to, const float *restrict from, Int count) {
-#pragma omp simd
-    for (Int c = 0; c < count; c++) to[c] = store(from[c]);
-}
 #endif
 
 #endif

@@ -1,8 +1,6 @@
 /* Passes over channels-last maps, (clips, frames, height, width, channels) side by side in memory, each of which would
    be two or more by a library: see octvideo/runtime/passes.py. */
 
-#include <stdlib.h>
-
 #include "cells.h"
 
 static inline Int num_cells(const Int *size, const Int *factors, int axis) {
@@ -96,53 +94,95 @@ void add_raised(Element *high, const Element *raised, Element *pooled, Int clips
             }
 }
 
-static inline float larger(float a, float b) { return a > b || a != a ? a : b; } /* NaN stays */
+/* Boxes of a pooling and the map on which they lie; three numbers are of time, height and width. */
+typedef struct {
+    const Int *size, *kernel, *stride, *padding;
+    Int step; /* between places of the map */
+} Boxes;
 
-/* Maxima over the boxes of one row of the output, of which the first is that of frame t and row y. `most` has room for
-   a row of x and its padding, twice: the maxima over frames and rows, and over whole boxes. */
-static void max_pool_row(const Element *clip, Element *to, Int t, Int y, Int places, const Int *size, const Int *kernel,
-                         const Int *stride, const Int *padding, float *most) {
-    const Int channels = size[3], row = size[2] * channels;
-    const Int padded = row + 2 * padding[2] * channels, boxes = padded - (kernel[2] - 1) * channels;
-    for (Int c = 0; c < padded; c++) most[c] = -__builtin_inff();
-    const Int first[2] = {t * stride[0] - padding[0], y * stride[1] - padding[1]};
-    for (Int a = first[0]; a < first[0] + kernel[0]; a++)
-        for (Int b = first[1]; b < first[1] + kernel[1]; b++) {
-            if (a < 0 || a >= size[0] || b < 0 || b >= size[1]) continue;
-            const Element *from = clip + (a * size[1] + b) * row;
-            float *inner = most + padding[2] * channels;
-#pragma omp simd
-            for (Int c = 0; c < row; c++) inner[c] = larger(load(from[c]), inner[c]);
-        }
-    float *of_boxes = most + padded;
-    memcpy(of_boxes, most, boxes * sizeof(float));
-    for (Int k = 1; k < kernel[2]; k++) {
-        const float *next = most + k * channels;
-#pragma omp simd
-        for (Int c = 0; c < boxes; c++) of_boxes[c] = larger(next[c], of_boxes[c]);
-    }
-    for (Int x = 0; x < places; x++) store_all(to + x * channels, of_boxes + x * stride[2] * channels, channels);
+/* The places of a box that lie on the map, [from, to) on each axis. */
+typedef struct {
+    Int from[3], to[3];
+} Box;
+
+static inline void clip_box(const Boxes *boxes, int axis, Int place, Box *box) {
+    const Int from = place * boxes->stride[axis] - boxes->padding[axis], to = from + boxes->kernel[axis];
+    box->from[axis] = from < 0 ? 0 : from;
+    box->to[axis] = to < boxes->size[axis] ? to : boxes->size[axis];
 }
 
-/* Maximum over boxes; size is (T, H, W, C) of x, and the three numbers of each other argument are of time, height and
-   width. Places beyond the border do not count. Returns 0, or 1 where there is no memory for it. */
-int max_pool(const Element *x, Element *out, Int clips, const Int *size, const Int *out_size, const Int *kernel,
-             const Int *stride, const Int *padding, int threads) {
-    int failed = 0;
-#pragma omp parallel num_threads(threads) reduction(| : failed)
-    {
-        float *most = malloc(2 * (size[2] + 2 * padding[2]) * size[3] * sizeof(float));
-        failed = !most;
-#pragma omp for collapse(3)
-        for (Int n = 0; n < clips; n++)
-            for (Int t = 0; t < out_size[0]; t++)
-                for (Int y = 0; y < out_size[1]; y++) {
-                    if (!most) continue;
-                    Element *to = out + ((n * out_size[0] + t) * out_size[1] + y) * out_size[2] * size[3];
-                    const Element *clip = x + n * size[0] * size[1] * size[2] * size[3];
-                    max_pool_row(clip, to, t, y, out_size[2], size, kernel, stride, padding, most);
+#define AT_ONCE 64 /* channels, of which the maxima stay in registers */
+#define VECTOR 16
+
+/* The maxima of up to `vectors` times VECTOR channels over a box; NaN stays. `vectors` is a constant where this is called. */
+static inline __attribute__((always_inline)) void max_of_box(const Boxes *boxes, const Box *box, const Element *clip,
+                                                             Element *to, Int channels, const int vectors) {
+#if MASKED
+    const __mmask16 last = first_of_16(channels - VECTOR * (vectors - 1));
+    __m512 most[AT_ONCE / VECTOR];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) most[v] = _mm512_set1_ps(-__builtin_inff());
+#else
+    float most[AT_ONCE];
+    for (Int c = 0; c < channels; c++) most[c] = -__builtin_inff();
+#endif
+    for (Int t = box->from[0]; t < box->to[0]; t++)
+        for (Int y = box->from[1]; y < box->to[1]; y++) {
+            const Element *at = clip + ((t * boxes->size[1] + y) * boxes->size[2] + box->from[2]) * boxes->step;
+            for (Int x = box->from[2]; x < box->to[2]; x++, at += boxes->step) {
+#if MASKED
+#pragma GCC unroll 4
+                for (int v = 0; v < vectors; v++) {
+                    const __m512 values = load_some(v < vectors - 1 ? 0xffff : last, at + VECTOR * v);
+                    const __mmask16 numbers = _mm512_cmp_ps_mask(values, values, _CMP_ORD_Q);
+                    /* of a maximum with NaN its second number is the result */
+                    most[v] = _mm512_mask_max_ps(values, numbers, values, most[v]);
                 }
-        free(most);
-    }
-    return failed;
+#else
+#pragma omp simd
+                for (Int c = 0; c < channels; c++) {
+                    const float value = load(at[c]);
+                    most[c] = most[c] > value || most[c] != most[c] ? most[c] : value;
+                }
+#endif
+            }
+        }
+#if MASKED
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++)
+        store_some(to + VECTOR * v, v < vectors - 1 ? 0xffff : last, most[v]);
+#else
+    for (Int c = 0; c < channels; c++) to[c] = store(most[c]);
+#endif
+}
+
+static void max_of_channels(const Boxes *boxes, const Box *box, const Element *clip, Element *to, Int channels) {
+    for (; channels >= AT_ONCE; channels -= AT_ONCE, clip += AT_ONCE, to += AT_ONCE)
+        max_of_box(boxes, box, clip, to, AT_ONCE, 4);
+    if (channels > 3 * VECTOR) max_of_box(boxes, box, clip, to, channels, 4);
+    else if (channels > 2 * VECTOR) max_of_box(boxes, box, clip, to, channels, 3);
+    else if (channels > VECTOR) max_of_box(boxes, box, clip, to, channels, 2);
+    else if (channels) max_of_box(boxes, box, clip, to, channels, 1);
+}
+
+/* Maximum over boxes; size is (T, H, W, C) of x, whose places lie `step` apart, and the three numbers of each other argument
+   are of time, height and width. Places beyond the border do not count. */
+void max_pool(const Element *x, Int step, Element *out, Int clips, const Int *size, const Int *out_size, const Int *kernel,
+              const Int *stride, const Int *padding, int threads) {
+    const Boxes boxes = {size, kernel, stride, padding, step};
+    const Int channels = size[3];
+#pragma omp parallel for collapse(3) num_threads(threads)
+    for (Int n = 0; n < clips; n++)
+        for (Int t = 0; t < out_size[0]; t++)
+            for (Int y = 0; y < out_size[1]; y++) {
+                const Element *clip = x + n * size[0] * size[1] * size[2] * step;
+                Element *to = out + ((n * out_size[0] + t) * out_size[1] + y) * out_size[2] * channels;
+                Box box;
+                clip_box(&boxes, 0, t, &box);
+                clip_box(&boxes, 1, y, &box);
+                for (Int place = 0; place < out_size[2]; place++, to += channels) {
+                    clip_box(&boxes, 2, place, &box);
+                    max_of_channels(&boxes, &box, clip, to, channels);
+                }
+            }
 }

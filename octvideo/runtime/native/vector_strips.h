@@ -11,7 +11,7 @@
 #define UNIT (LANES / 2)
 #define UNITS (2 * VECTORS)
 #define RESIDENT (3 << 17) /* bytes of weights that stay in the second cache beside a strip */
-#define STRIP 128          /* places that meet the same weights one after the other */
+#define STRIP 256          /* places that meet the same weights one after the other */
 #define AT_ONCE (2 * DEPTH) /* channels */
 #define LINE (64 / (Int)sizeof(Element))
 
