@@ -47,17 +47,24 @@ static inline __attribute__((always_inline)) void finish(const Plan *plan, const
                                                          Int start, Int units, const int has_summand,
                                                          const int has_raised, const int in_line) {
     const __m512 least = _mm512_set1_ps(plan->relu ? 0 : -__builtin_inff());
+    const Int rows = tile->rows, out_step = plan->out_step, summand_step = plan->summand_step; /* no store changes them */
     for (Int u = 0; u < units; u++, start += UNIT, sums += UNIT) {
         const __mmask16 some = first_of_16(plan->out_channels - start);
         const __m512 added = _mm512_loadu_ps(bias + start);
-        for (Int r = 0; r < tile->rows; r++) {
-            const Int place = in_line ? tile->place[0] + r : tile->place[r];
-            if (place < 0) continue;
+        Element *to = out + tile->place[0] * out_step + start;
+        const Element *more = summand + tile->place[0] * summand_step + start;
+        for (Int r = 0; r < rows; r++, to += out_step, more += summand_step) {
+            if (!in_line) {
+                const Int place = tile->place[r];
+                if (place < 0) continue;
+                to = out + place * out_step + start;
+                more = summand + place * summand_step + start;
+            }
             __m512 sum = _mm512_add_ps(_mm512_loadu_ps(sums + r * UNITS * UNIT), added);
-            if (has_summand) sum = _mm512_add_ps(sum, load_some(some, summand + place * plan->summand_step + start));
+            if (has_summand) sum = _mm512_add_ps(sum, load_some(some, more));
             if (has_raised) sum = _mm512_add_ps(sum, load_some(some, tile->raised[r] + start));
             sum = _mm512_max_ps(least, sum); /* of a maximum with NaN its second number is the result */
-            store_some(out + place * plan->out_step + start, some, sum);
+            store_some(to, some, sum);
         }
     }
 }
