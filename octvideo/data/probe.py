@@ -159,7 +159,7 @@ def video_stream(name: VideoSource, container: "av.container.InputContainer") ->
         raise VideoDecodeError(f"{name}: holds no video stream. {WAY_OUT}")
     if stream.codec_context is None:
         raise VideoDecodeError(f"{name}: its video is in a codec that FFmpeg does not know. {WAY_OUT}")
-    # One thread: the parallelism is in the loader's workers.
+    # One thread: the parallelism is in the loader's workers, and what several make of broken frames differs by run.
     stream.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     return stream
