@@ -85,10 +85,13 @@ class FusedConv(nn.Module):
         stride = tuple(1 if f > 1 else s for s, f in zip(conv.stride, self.factors, strict=True))
         padding = tuple(before for before, _ in conv.geometry.padding)
         self.moves = Moves(tuple(conv.kernel_size), stride, padding, tuple(conv.dilation))
+        self.dense_moves = self.moves._replace(stride=self.strides)
         self.raising = tuple(f if s == 1 else 1 for s, f in zip(conv.stride, self.factors, strict=True))
         self.pools = {(s, t): self._pools(s, t) for s in (HIGH, LOW) for t in (HIGH, LOW)}
         self.out_segments, self.alpha_out, self.exchange = conv.out_segments, conv.alpha_out, conv.exchange
+        self.out_high, self.out_low = (count(self.out_segments, part) for part in (HIGH, LOW))
         self.groups, self.depthwise = conv.groups, is_depthwise(conv.weight, conv.groups)
+        self.sources = [self._sources(target) for target in (HIGH, LOW)]
         self.weight = conv.weight.detach()
         self.bias = None if conv.bias is None else conv.bias.detach()
         self.paths: dict[Any, Path] = {}
@@ -96,8 +99,8 @@ class FusedConv(nn.Module):
     @property
     def reads_joined(self) -> bool:
         """True where some output reads the high part pooled by the octave's factors."""
-        targets = [part for part in (HIGH, LOW) if count(self.out_segments, part) and self._has_path(HIGH, part)]
-        return any(self.pools[HIGH, target][:1] == [self.factors] for target in targets)
+        targets = [part for part, channels in ((HIGH, self.out_high), (LOW, self.out_low)) if channels]
+        return any(HIGH in self.sources[t] and self.pools[HIGH, t][:1] == [self.factors] for t in targets)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "paths": {}}  # packed for this processor, by libraries that cannot copy
@@ -116,7 +119,7 @@ class FusedConv(nn.Module):
         if self.window is not None:
             x = self.window.unfold(x)  # type: ignore[arg-type]
         pair = x if isinstance(x, OctPair) else empty_low(x, self.factors)
-        size = self._out_size(pair)
+        size = self.dense_moves.out_size(pair.high.shape[2:])
         if summand is None:
             return self._run(pair, size, (None, None), self.relu)
         if self._takes_summand(summand, pair, size):
@@ -158,16 +161,13 @@ class FusedConv(nn.Module):
         parts = summand.parts if isinstance(summand, OctPair) else (summand,)
         sizes = size, low_size(size, self.factors)
         return all(
-            tuple(part.shape) == (pair.high.shape[0], count(self.out_segments, which), *sizes[which])
+            tuple(part.shape) == (pair.high.shape[0], (self.out_high, self.out_low)[which], *sizes[which])
             and part.dtype == self.weight.dtype
             for which, part in enumerate(parts)
         )
 
-    def _out_size(self, pair: OctPair) -> list[int]:
-        return Moves(self.moves.kernel, self.strides, *self.moves[2:]).out_size(pair.high.shape[2:])
-
     def _run(self, pair: OctPair, size: Sequence[int], sums: Sequence[Tensor | None], relu: bool) -> Map:
-        of_high, of_low = (count(self.out_segments, part) for part in (HIGH, LOW))
+        of_high, of_low = self.out_high, self.out_low
         if not of_low:
             high = self._high(pair, size, sums[HIGH], relu, None)
             return empty_low(high, self.factors) if self.alpha_out else high
@@ -185,7 +185,7 @@ class FusedConv(nn.Module):
 
     def _low(self, pair: OctPair, summand: Tensor | None, relu: bool, out: Tensor | None) -> Tensor:
         """The low part of the output, by one convolution of all that it reads where there are no groups."""
-        sources = self._sources(pair, LOW)
+        sources = self.sources[LOW]
         if self.groups == 1 and len(sources) == 2:
             inputs: list[Input] = [((LOW, HIGH), self._joined(pair))]
         else:
@@ -196,7 +196,7 @@ class FusedConv(nn.Module):
         self, pair: OctPair, size: Sequence[int], summand: Tensor | None, relu: bool, pooled: Tensor | None
     ) -> Tensor:
         """The high part of the output; its means over the octave's cells go into `pooled`, if there."""
-        sources = self._sources(pair, HIGH)
+        sources = self.sources[HIGH]
         raises = LOW in sources and max(self.raising) > 1
         if not raises:
             inputs = self._inputs_of_one_size(pair, sources)
@@ -245,9 +245,10 @@ class FusedConv(nn.Module):
             pooling=self.factors,
         )  # fmt: skip
 
-    def _sources(self, pair: OctPair, target: int) -> list[int]:
+    def _sources(self, target: int) -> list[int]:
         """The parts of the input that one part of the output reads."""
-        return [source for source in (LOW, HIGH) if count(pair.segments, source) and self._has_path(source, target)]
+        channels = self.in_high, self.in_low
+        return [source for source in (LOW, HIGH) if channels[source] and self._has_path(source, target)]
 
     def _has_path(self, source: int, target: int) -> bool:
         return source == target or (not self.depthwise and self.exchange in ("both", EXCHANGE[source, target]))
@@ -267,7 +268,7 @@ class FusedConv(nn.Module):
         """One part of the input at the size at which a part of the output reads it."""
         pools = self.pools[source, target]
         if source == HIGH and pools[:1] == [self.factors] and isinstance(pair, _JoinedPair):
-            return _pool(pair.joined[:, count(pair.segments, LOW) :], pools[1:])
+            return _pool(pair.joined[:, self.in_low :], pools[1:])
         return _pool(pair.parts[source], pools)
 
     def _path(self, pair: OctPair, sources: tuple[int, ...], target: int, with_bias: bool) -> Path:

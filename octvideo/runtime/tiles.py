@@ -81,6 +81,7 @@ class TiledConv:
         kernels.pack(weight.data_ptr(), self.weight.data_ptr(), *sizes)
         bias = torch.zeros(self.out_channels) if bias is None else bias.float()
         self.bias = F.pad(bias, (0, kernels.padded_out_channels(self.out_channels) - self.out_channels))
+        self.addresses = self.weight.data_ptr(), self.bias.data_ptr()
         self.plans: dict[Any, _Plan] = {}
 
     def __call__(
@@ -112,13 +113,17 @@ class TiledConv:
             (N, C_out, *ceil(out_size / raising)), pooled (N, C_out, *ceil(out_size / pooling)). Out and pooled lie
             channels-last; they may be some channels of a wider map.
         """
-        if out is None or row_step(out) is None:
+        if out is None or (out_step := row_step(out)) is None:
             shape = x.shape[0], self.out_channels, *self.moves.out_size(x.shape[2:])
             out = torch.empty(shape, dtype=self.dtype, memory_format=LAYOUTS[x.dim()])
-        if summand is not None and row_step(summand) is None:
+            out_step = self.out_channels
+        summand_step = None if summand is None else out_step if summand is out else row_step(summand)
+        if summand is not None and summand_step is None:
             summand = summand.contiguous(memory_format=LAYOUTS[x.dim()])
-        call = self._call(x, out, summand, pooled, relu, tuple(raising), tuple(pooling))
-        other = (None, None) if raised is None else raised[0]._call(raised[1], None, None, None, False, (), ())
+            summand_step = self.out_channels
+        steps = out_step, summand_step or 0, (pooled is not None and row_step(pooled)) or 0
+        call = self._call(x, (out, summand, pooled), steps, relu, tuple(raising), tuple(pooling))
+        other = (None, None) if raised is None else raised[0]._call(raised[1])
         if library(self.dtype).convolve(*call, *other):  # type: ignore[union-attr]
             raise MemoryError(f"there is no memory for a strip of a map of shape {tuple(out.shape)}")
         return out
@@ -126,23 +131,23 @@ class TiledConv:
     def _call(
         self,
         x: Tensor,
-        out: Tensor | None,
-        summand: Tensor | None,
-        pooled: Tensor | None,
-        relu: bool,
-        raising: Sequence[int],
-        pooling: Sequence[int],
+        others: Sequence[Tensor | None] = (None, None, None),
+        steps: Sequence[int] = (0, 0, 0),
+        relu: bool = False,
+        raising: Sequence[int] = (),
+        pooling: Sequence[int] = (),
     ) -> tuple[Any, Any]:
-        """`Plan` and `Maps` of native/places.h; the plan is made once for each layout of the maps."""
+        """`Plan` and `Maps` of native/places.h; the plan is made once for each layout of the maps.
+
+        The others are output, summand and pooled output, if there, and steps lie between the places of each.
+        """
         if x.stride(1) != 1 and x.shape[1] > 1:
             x = x.contiguous(memory_format=LAYOUTS[x.dim()])
-        strides = tuple(None if m is None else m.stride() for m in (out, summand, pooled))
-        key = x.shape, x.stride(), strides, relu, raising, pooling, torch.get_num_threads()
+        key = x.shape, x.stride(), steps, relu, raising, pooling, torch.get_num_threads()
         plan = self.plans.get(key)
         if plan is None:
-            steps = [0 if m is None else row_step(m) or 0 for m in (out, summand, pooled)]
             plan = self.plans[key] = self._plan(x, steps, relu, raising, pooling)
-        maps = _Maps(*map(_address, (x, self.weight, self.bias, out, summand, pooled)))
+        maps = _Maps(x.data_ptr(), *self.addresses, *(None if m is None else m.data_ptr() for m in others))
         maps.copy = x  # must live until the call
         return ctypes.byref(plan), ctypes.byref(maps)
 
@@ -157,10 +162,6 @@ class TiledConv:
             self.together, x.shape[1], self.out_channels, out_step or self.out_channels, summand_step,
             three(raising), three(pooling), pooled_step, relu, torch.get_num_threads(), _cache_bytes(),
         )  # fmt: skip
-
-
-def _address(x: Tensor | None) -> int | None:
-    return None if x is None else x.data_ptr()
 
 
 @cache

@@ -54,16 +54,19 @@ FRAMES, TIME = View("frames", (1, 2)), View("time", (0, 1))
 
 def row_step(x: Tensor) -> int | None:
     """Elements from one place of a map to the next, where its channels lie side by side and its places in rows."""
-    if x.stride(1) != 1 and x.shape[1] > 1:
+    if x.is_contiguous(memory_format=LAYOUTS[x.dim()]):  # which is the quickest to tell
+        return x.shape[1]
+    shape, strides = x.shape, x.stride()
+    if strides[1] != 1 and shape[1] > 1:
         return None
     step, places = None, 1
-    for axis in (*reversed(range(2, x.dim())), 0):
-        if x.shape[axis] > 1:  # the stride of one element means nothing
-            step = x.stride(axis) // places if step is None else step
-            if x.stride(axis) != step * places:
+    for axis in (*range(x.dim() - 1, 1, -1), 0):
+        if shape[axis] > 1:  # the stride of one element means nothing
+            step = strides[axis] // places if step is None else step
+            if strides[axis] != step * places:
                 return None
-            places *= x.shape[axis]
-    return x.shape[1] if step is None else step
+            places *= shape[axis]
+    return shape[1] if step is None else step
 
 
 def view_for(kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> View:
