@@ -43,8 +43,10 @@ def trained(two_classes, tmp_path_factory):
     return output
 
 
-def weights(output):
-    return read_checkpoint(output / "checkpoints" / "last.ckpt")["state_dict"]
+def check_same_weights(*outputs):
+    ours, theirs = (read_checkpoint(output / "checkpoints" / "last.ckpt")["state_dict"] for output in outputs)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, ours[name]) for name, value in theirs.items())
 
 
 @pytest.mark.parametrize("reaped", [True, False])
@@ -71,7 +73,7 @@ def test_a_killed_loader_process_is_one_line_and_the_run_goes_on(
     monkeypatch.undo()
     fewer = arguments(two_classes, tmp_path / "run", **{"data.num_workers": 0})
     assert run(capsys, *fewer, "--resume")[0] == 0
-    assert all(torch.equal(value, weights(tmp_path / "run")[name]) for name, value in weights(trained).items())
+    check_same_weights(tmp_path / "run", trained)
 
 
 def test_a_truncated_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(
@@ -89,7 +91,7 @@ def test_a_truncated_checkpoint_is_named_and_the_run_goes_on_from_the_one_before
     os.truncate(last, last.stat().st_size // 2)
     with pytest.warns(UserWarning, match=r"last.ckpt is damaged: the run goes on from .*last-previous.ckpt"):
         assert run(capsys, *given, "--resume")[0] == 0
-    assert all(torch.equal(value, weights(tmp_path / "run")[name]) for name, value in weights(trained).items())
+    check_same_weights(tmp_path / "run", trained)
 
 
 def test_runs_whose_checkpoints_are_all_damaged_say_what_to_do(two_classes, tmp_path, capsys):
