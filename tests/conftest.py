@@ -1,5 +1,6 @@
 """Fixtures shared by every room's tests."""
 
+import gc
 import json
 import os
 import socket
@@ -15,6 +16,12 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_finish() -> None:
+    """Keep what imports and test files have made out of Python's full collections, which look through all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
