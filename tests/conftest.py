@@ -1,12 +1,27 @@
 """Fixtures shared by every room's tests."""
 
-from collections.abc import Callable
+import gc
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
 import pytest
 import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_finish() -> None:
+    """Keep what imports and test files have made out of Python's full collections, which look through all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +39,63 @@ def _seeded():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+class Printed(NamedTuple):
+    out: str
+    err: str
+
+
+class WarmPython:
+    """Runs commands of Python in processes forked from one that has imported octvideo; see warm_python.py.
+
+    For what would take no notice of the difference: each command has a process of its own, with a main module, signals
+    and an end as usual, and is spared some 6 seconds of imports.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        self.server = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "warm_python.py")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, cwd=ROOT,
+        )  # fmt: skip
+
+    def run(
+        self, *commands: list, variables: list[dict[str, str]] | None = None, seconds: float = 240, code: int = 0
+    ) -> Printed:
+        """Run commands side by side, each with environment variables of its own; all have to end with this code.
+
+        Returns:
+            what all of them printed.
+        """
+        processes = []
+        for number, (command, more) in enumerate(zip(commands, variables or [{}] * len(commands), strict=True)):
+            files = {name: str(self.folder / f"{name}.{number}") for name in ("out", "err")}
+            given = {"command": list(map(str, command)), "environment": {**os.environ, **more}, "seconds": seconds}
+            processes.append(given | files)
+        print(json.dumps(processes), file=self.server.stdin, flush=True)
+        codes = json.loads(self.server.stdout.readline())
+        printed = Printed(*("".join(Path(process[name]).read_text() for process in processes) for name in files))
+        assert codes == [code] * len(codes), printed
+        return printed
+
+    def run_ranks(self, command: list, ranks: int = 2, seconds: float = 240) -> Printed:
+        """Run a command on so many processes that train or score together, as a cluster's launcher starts them."""
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", 0))
+            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1])}
+        variables = [{**meeting, "LOCAL_RANK": str(rank)} for rank in range(ranks)]
+        return self.run(*[command] * ranks, variables=variables, seconds=seconds)
+
+
+@pytest.fixture(scope="session")
+def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPython]:
+    """One WarmPython for all tests."""
+    warm = WarmPython(tmp_path_factory.mktemp("warm python"))
+    yield warm
+    with warm.server as server:
+        server.terminate()  # its input has no end while a process lives that was forked from this one
 
 
 def write_video(path: Path, frames: np.ndarray, fps: int = 25) -> None:

@@ -8,5 +8,6 @@ from _venv import ROOT, install
 
 if __name__ == "__main__":
     print("installing octvideo into .venv (the first time this downloads torch, a few GB)", flush=True)
-    command = [str(install("[dev]") / "python"), "-m", "pytest", "-n", "auto", *sys.argv[1:]]
+    # Neighbouring tests stay in one process, with what their fixtures have made, until another one has none left.
+    command = [str(install("[dev]") / "python"), "-m", "pytest", "-n", "auto", "--dist", "worksteal", *sys.argv[1:]]
     sys.exit(subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode)

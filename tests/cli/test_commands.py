@@ -243,8 +243,14 @@ def test_sweep_runs_every_variant_and_reports(two_classes, tmp_path, capsys):
     nested["data"] |= {"train": str(two_classes / "{fold}.txt"), "test": str(two_classes / "test.txt")}
     config.write_text(yaml.safe_dump(nested))
     given = ("sweep", "--config", config, "--variants", "0", "0.5:temporal", "--folds", "train", "test")
+    runs = plan_runs(
+        tmp_path / "sweep", config, ["0", "0.5:temporal"], ["train", "test"], [0], ["--trainer.max_epochs", "1"]
+    )
+    for finished in runs[1:3]:
+        assert main(["train", *finished.options, "--measure_latency", "false"]) == 0
     code, out, _ = run(capsys, *given, "--output", tmp_path / "sweep", "--jobs", 2, "--", "--trainer.max_epochs", 1)
     assert code == 0
+    assert [(one.folder / "log.txt").exists() for one in runs] == [True, False, False, True]  # two were finished
     assert "0.5" in out
     assert "alpha0-spatial/foldtrain-seed0: epoch 1/1" in out  # no terminal: a line an epoch
     assert {p.name for p in (tmp_path / "sweep").iterdir()} >= {"report.md", "report.csv", "report.png", "report.svg"}
@@ -283,14 +289,10 @@ def test_an_interrupted_run_goes_on(two_classes, tmp_path):
     assert read_result(tmp_path / "run" / "result.json").train_seconds is None  # two sessions, one of them not timed
 
 
-def test_two_ranks_write_one_result_over_every_video(two_classes, tmp_path):
+def test_two_ranks_write_one_result_over_every_video(two_classes, tmp_path, warm_python):
     """Data-parallel training on two processes; the first scores all videos alone, and both end."""
     given = arguments(two_classes, tmp_path / "run", **{"trainer.devices": 2, "data.val": two_classes / "test.txt"})
-    done = subprocess.run(
-        [sys.executable, "-m", "octvideo", *map(str, given)], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("top-1 ") == 1
+    assert warm_python.run_ranks(["-m", "octvideo", *given]).out.count("top-1 ") == 1
     assert read_result(tmp_path / "run" / "result.json").num_videos == 4
 
 
@@ -380,9 +382,8 @@ def test_wrong_variants(text, message):
         parse_variant(text)
 
 
-def test_the_command_is_a_module_too():
-    done = subprocess.run([sys.executable, "-m", "octvideo", "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == octvideo.__version__
+def test_the_command_is_a_module_too(warm_python):
+    assert warm_python.run(["-m", "octvideo", "--version"]).out.strip() == octvideo.__version__
 
 
 def test_a_broken_video_in_a_worker_is_one_line(two_classes, tmp_path, capsys):

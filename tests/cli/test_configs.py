@@ -1,6 +1,7 @@
 """Every YAML under configs/: its command, its base, no copies, and a run of it on a small Kinetics."""
 
 import csv
+import functools
 import itertools
 import re
 import shlex
@@ -26,6 +27,7 @@ IDS = [str(path.relative_to(ROOT / "configs")).removesuffix(".yaml") for path in
 KINETICS_IDS = [i for i in IDS if "/" in i]
 
 
+@functools.cache
 def options_of(path):
     return training_parser().parse_args(["--config", str(path)])
 

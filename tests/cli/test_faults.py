@@ -3,9 +3,6 @@
 import csv
 import multiprocessing
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -43,8 +40,10 @@ def trained(two_classes, tmp_path_factory):
     return output
 
 
-def weights(output):
-    return read_checkpoint(output / "checkpoints" / "last.ckpt")["state_dict"]
+def check_same_weights(*outputs):
+    ours, theirs = (read_checkpoint(output / "checkpoints" / "last.ckpt")["state_dict"] for output in outputs)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, ours[name]) for name, value in theirs.items())
 
 
 @pytest.mark.parametrize("reaped", [True, False])
@@ -71,7 +70,7 @@ def test_a_killed_loader_process_is_one_line_and_the_run_goes_on(
     monkeypatch.undo()
     fewer = arguments(two_classes, tmp_path / "run", **{"data.num_workers": 0})
     assert run(capsys, *fewer, "--resume")[0] == 0
-    assert all(torch.equal(value, weights(tmp_path / "run")[name]) for name, value in weights(trained).items())
+    check_same_weights(tmp_path / "run", trained)
 
 
 def test_a_truncated_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(
@@ -89,7 +88,7 @@ def test_a_truncated_checkpoint_is_named_and_the_run_goes_on_from_the_one_before
     os.truncate(last, last.stat().st_size // 2)
     with pytest.warns(UserWarning, match=r"last.ckpt is damaged: the run goes on from .*last-previous.ckpt"):
         assert run(capsys, *given, "--resume")[0] == 0
-    assert all(torch.equal(value, weights(tmp_path / "run")[name]) for name, value in weights(trained).items())
+    check_same_weights(tmp_path / "run", trained)
 
 
 def test_runs_whose_checkpoints_are_all_damaged_say_what_to_do(two_classes, tmp_path, capsys):
@@ -161,7 +160,7 @@ def test_an_evaluation_of_something_else_is_refused(two_classes, trained, evalua
 
 
 @pytest.mark.parametrize("devices", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_processes_share_an_evaluation_and_count_each_video_once(two_classes, trained, tmp_path, devices):
+def test_processes_share_an_evaluation_and_count_each_video_once(two_classes, trained, tmp_path, warm_python, devices):
     """7 videos of 2 x 3 views; equal to one process to the last bit."""
     listed = (two_classes / "test.txt").read_text() + "".join(
         f"{path} {label}\n" for path, label in (("train 1.mp4", 1), ("train 2.mp4", 0), ("train 3.mp4", 1))
@@ -170,11 +169,8 @@ def test_processes_share_an_evaluation_and_count_each_video_once(two_classes, tr
     changes = ("--data", tmp_path / "list.txt", "--root", two_classes)
     given = {n: evaluate(two_classes, trained, tmp_path / str(n), *changes, "--devices", n) for n in (1, devices)}
     assert main(list(map(str, given[1]))) == 0
-    command = [sys.executable, "-m", "octvideo", *map(str, given[devices])]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("top-1 ") == 1
+    printed = warm_python.run_ranks(["-m", "octvideo", *given[devices]], ranks=devices)
+    assert printed.out.count("top-1 ") == 1
     assert scores(tmp_path / str(devices)) == scores(tmp_path / "1")
     files = sorted((tmp_path / str(devices)).glob("scores.*.jsonl"))
     lines = [line for path in files for line in path.read_text().splitlines()[1:]]

@@ -2,8 +2,6 @@
 
 import contextlib
 import itertools
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -131,14 +129,14 @@ def test_a_decoder_that_cannot_be_had_is_one_clear_error(painted_video, monkeypa
     assert VideoDataModule(decoder="decord").hparams["decoder"] == "decord"
 
 
-def test_torchcodec_is_imported_only_where_it_is_asked_for(painted_video):
+def test_torchcodec_is_imported_only_where_it_is_asked_for(painted_video, warm_python):
     script = (
         "import sys\n"
         "from octvideo.data import decode_frames\n"
         f"decode_frames({str(painted_video)!r}, [50])\n"
         "sys.exit('torchcodec' in sys.modules)\n"
     )
-    assert subprocess.run([sys.executable, "-c", script], timeout=HANG_SECONDS).returncode == 0
+    warm_python.run(["-c", script])
 
 
 def test_each_frame_passes_through_a_function(painted_video, painted_reader):
@@ -190,7 +188,7 @@ def usable_decoders() -> list[str]:
     return usable
 
 
-def decode_in_subprocess(paths: list[Path], out: Path) -> dict[str, dict]:
+def decode_in_subprocess(warm_python, paths: list[Path], out: Path) -> dict[str, dict]:
     """Ends, all frames or the error of each file, from another process that is killed when it hangs."""
     script = (
         "import sys, torch\n"
@@ -214,13 +212,12 @@ def decode_in_subprocess(paths: list[Path], out: Path) -> dict[str, dict]:
         "        results[path] = dict(error=str(error))\n"
         "torch.save(results, sys.argv[1])\n"
     )
-    command = [sys.executable, "-c", script, str(out), *map(str, paths)]
-    subprocess.run(command, check=True, timeout=HANG_SECONDS, capture_output=True)
+    warm_python.run(["-c", script, out, *paths], seconds=HANG_SECONDS)
     return {Path(path).name: result for path, result in torch.load(out).items()}
 
 
 @pytest.fixture(scope="module")
-def damaged_results(tmp_path_factory, painted_writer):
+def damaged_results(tmp_path_factory, painted_writer, warm_python):
     """What an mp4 ends in whose last third is cut off, zero or noise while its header promises all of it."""
     folder = tmp_path_factory.mktemp("damaged")
     whole = painted_writer(folder / "whole.mp4", 90, container_options={"movflags": "faststart"}).read_bytes()
@@ -229,7 +226,7 @@ def damaged_results(tmp_path_factory, painted_writer):
     ends = {"cut": b"", "zeros": bytes(len(whole) - keep), "noise": noise.numpy().tobytes()}
     for name, end in ends.items():
         (folder / name).with_suffix(".mp4").write_bytes(whole[:keep] + end)
-    return decode_in_subprocess([folder / f"{name}.mp4" for name in ends], folder / "results.pt")
+    return decode_in_subprocess(warm_python, [folder / f"{name}.mp4" for name in ends], folder / "results.pt")
 
 
 @pytest.mark.parametrize("damage", ["cut", "zeros", "noise"])
@@ -270,11 +267,11 @@ QUARTER_TURNS = {"video_90.mov": 3, "video_180.mov": 2, "video_270.mov": 1}
 
 
 @pytest.fixture(scope="module")
-def awkward_results(shared_data, tmp_path_factory):
+def awkward_results(shared_data, tmp_path_factory, warm_python):
     """What every awkward file ended in."""
     paths = sorted((shared_data / "awkward").iterdir())
     assert {path.name for path in paths} == set(AWKWARD)
-    return decode_in_subprocess(paths, tmp_path_factory.mktemp("awkward") / "results.pt")
+    return decode_in_subprocess(warm_python, paths, tmp_path_factory.mktemp("awkward") / "results.pt")
 
 
 def frames_in_sequence(path: Path, indices: Sequence[int], quarter_turns: int = 0) -> np.ndarray:

@@ -52,7 +52,9 @@ def run(source: Path, num_workers: int, samples: int = SAMPLES) -> list[tuple[in
     module.setup("fit")
     loader = module.train_dataloader()
     every = max(NUM_EPOCHS * len(loader) // samples, 1)
-    return [(8 * number, *memory()) for number, _ in enumerate(epochs(module, loader), start=1) if number % every == 0]
+    found = [(8 * number, *memory()) for number, _ in enumerate(epochs(module, loader), start=1) if number % every == 0]
+    del loader  # here, and not in a cycle: a collection ends the threads of its queues first, and torch waits in vain
+    return found
 
 
 def epochs(module: VideoDataModule, loader: DataLoader) -> Iterator[dict]:

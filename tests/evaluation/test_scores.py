@@ -3,7 +3,6 @@
 import copy
 import math
 import pickle
-import subprocess
 import sys
 
 import pytest
@@ -223,12 +222,8 @@ def score_on_rank(rank, folder):
     dist.destroy_process_group()
 
 
-def test_two_ranks_give_the_scores_of_one(tmp_path):
-    # Processes of their own and no spawn: a spawned child would have to import this file as a module.
-    commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in (0, 1)]
-    ranks = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
-    errors = [rank.communicate(timeout=60)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], errors
+def test_two_ranks_give_the_scores_of_one(tmp_path, warm_python):
+    warm_python.run(*[[__file__, rank, tmp_path] for rank in (0, 1)])
     others = scored_views()[2] != 3
     for rank in (0, 1):
         for kind, (probs, num_views, top1, num_local) in torch.load(tmp_path / f"rank{rank}.pt").items():

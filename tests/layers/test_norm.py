@@ -1,11 +1,11 @@
 """Normalisation of pairs against torch's own layers."""
 
 import copy
+import sys
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from octvideo.layers import (
@@ -118,8 +118,9 @@ def test_large_values_in_half_precision(dtype):
         torch.testing.assert_close(merge(out).double(), merge(exact), rtol=0.02, atol=0.02)
 
 
-def _train_on_two(rank, port, folder):
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def train_on_rank(rank, folder):
+    """What one of two processes runs; its findings go to a file."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     torch.manual_seed(0)
     model = convert_sync_batchnorm(nn.Sequential(OctBatchNorm3d(12).double(), nn.ReLU())[:1])
     batch = interleaved((2, 3, 5))
@@ -133,7 +134,7 @@ def _train_on_two(rank, port, folder):
     dist.destroy_process_group()
 
 
-def test_synchronised_over_two_processes_equals_one_process(tmp_path):
+def test_synchronised_over_two_processes_equals_one_process(tmp_path, warm_python):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         norm = OctBatchNorm3d(12).double()
@@ -141,20 +142,12 @@ def test_synchronised_over_two_processes_equals_one_process(tmp_path):
     out = norm(leaves)
     (out.high.pow(3).sum() + out.low.pow(3).sum()).backward()
     expected = torch.cat([merge(out), merge(leaves.map(lambda x: x.grad))], 1)
-    mp.spawn(_train_on_two, (free_port(), str(tmp_path)), nprocs=2)
+    warm_python.run(*[[__file__, rank, tmp_path] for rank in (0, 1)])
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     torch.testing.assert_close(torch.cat([r[0] for r in results]), expected)
     torch.testing.assert_close(results[0][1]["0.running_mean"], norm.running_mean)
     torch.testing.assert_close(results[1][1]["0.running_var"], norm.running_var)
     torch.testing.assert_close(results[0][2] + results[1][2], norm.weight.grad)
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def test_alone_the_synchronised_norm_is_the_ordinary_one():
@@ -166,3 +159,7 @@ def test_alone_the_synchronised_norm_is_the_ordinary_one():
         assert torch.equal(got, expected)
     with pytest.raises(ValueError, match="maps of 2 or more dimensions"):
         sync(torch.zeros(3))
+
+
+if __name__ == "__main__":
+    train_on_rank(int(sys.argv[1]), sys.argv[2])

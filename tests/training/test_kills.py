@@ -1,9 +1,6 @@
 """`octvideo train` killed (SIGKILL) at random moments: the same weights, metrics and result as the straight run."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,6 @@ from octvideo.training import VideoClassifier, read_checkpoint
 
 SPLITS = ("train", "val", "test")
 KILLED_RUNS = Path(__file__).with_name("killed_runs.py")
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 SETTINGS = {
     "model.model": "resnet3d_tiny", "model.alpha": 0.25, "model.optimizer": "adamw", "model.lr": 0.003,
     "model.mixup": 0.2, "model.dropout": 0.5, "data.num_frames": 4, "data.frame_stride": 2, "data.short_side": 36,
@@ -24,17 +20,16 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def train(folder, output, kills, steps, **changes):
+def train(warm_python, folder, output, kills, steps, **changes):
     values = SETTINGS | {f"data.{split}": folder / f"{'train' if split == 'train' else 'test'}.txt" for split in SPLITS}
     given = [text for name, value in (values | changes).items() for text in (f"--{name}", str(value))]
-    run(kills, steps, "checkpoints/last.ckpt", output, "train", *given, "--resume")
+    run(warm_python, kills, steps, "checkpoints/last.ckpt", output, "train", *given, "--resume")
 
 
-def run(kills, writes, watched, output, *given):
-    command = [sys.executable, str(KILLED_RUNS), str(kills), str(writes), watched, str(output), *given]
-    done = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD, timeout=900)
-    assert done.stdout.splitlines()[-1:] == ["0 0"], done.stdout + done.stderr
-    assert "damaged" not in done.stderr
+def run(warm_python, kills, writes, watched, output, *given):
+    printed = warm_python.run([KILLED_RUNS, kills, writes, watched, output, *given], seconds=900)
+    assert printed.out.splitlines()[-1:] == ["0 0"], printed
+    assert "damaged" not in printed.err
 
 
 def check_same(one, other):
@@ -59,13 +54,15 @@ def check_same(one, other):
         pytest.param(24, 3, {"trainer.max_epochs": 60, "data.num_workers": 1}, marks=pytest.mark.slow),
     ],
 )
-def test_a_run_killed_at_random_moments_ends_as_the_straight_one(two_classes, tmp_path, kills, steps, changes):
-    train(two_classes, tmp_path, kills, steps, **changes)
+def test_a_run_killed_at_random_moments_ends_as_the_straight_one(
+    two_classes, tmp_path, warm_python, kills, steps, changes
+):
+    train(warm_python, two_classes, tmp_path, kills, steps, **changes)
     check_same(tmp_path / "killed", tmp_path / "straight")
 
 
 @pytest.mark.slow
-def test_an_evaluation_killed_at_random_moments_ends_as_the_straight_one(two_classes, tmp_path):
+def test_an_evaluation_killed_at_random_moments_ends_as_the_straight_one(two_classes, tmp_path, warm_python):
     data = VideoDataModule(
         test=str(two_classes / "test.txt"), num_frames=4, frame_stride=2, crop_size=32, test_short_side=32,
         num_clips=10, num_crops=3,
@@ -77,7 +74,7 @@ def test_an_evaluation_killed_at_random_moments_ends_as_the_straight_one(two_cla
     (tmp_path / "list.txt").write_text("\n".join(10 * listed))  # 40 videos
     given = ("--checkpoint", str(tmp_path / "initial.ckpt"), "--data", str(tmp_path / "list.txt"), "--batch_size", "4")
     given += ("--root", str(two_classes), "--accelerator", "cpu", "--num_workers", "1", "--threads", "1")
-    run(4, 4, "scores.0.jsonl", tmp_path, "evaluate", *given)
+    run(warm_python, 4, 4, "scores.0.jsonl", tmp_path, "evaluate", *given)
     for name in ("videos.csv", "confusion.csv"):
         assert (tmp_path / "killed" / name).read_text() == (tmp_path / "straight" / name).read_text()
     rows = [(tmp_path / name / "scores.0.jsonl").read_text().splitlines() for name in ("killed", "straight")]

@@ -2,8 +2,6 @@
 
 import csv
 import math
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -115,7 +113,7 @@ def test_scaling_needs_to_know_the_batch():
         VideoClassifier("resnet3d_tiny", class_names=["a", "b"], lr_batch_size=0)
 
 
-def test_two_processes_through_the_command_line(two_classes, tmp_path):
+def test_two_processes_through_the_command_line(two_classes, tmp_path, warm_python):
     """Everything at once, on two processes: half the batches of one, twice the learning rate, a whole result."""
     options = {
         "model.model": "resnet3d_tiny", "model.lr": 0.01, "model.lr_batch_size": 4, "model.lr_steps": "[2]",
@@ -127,10 +125,7 @@ def test_two_processes_through_the_command_line(two_classes, tmp_path):
         "threads": 1, "measure_latency": "false", "output": tmp_path / "run",
     }  # fmt: skip
     given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    done = subprocess.run(
-        [sys.executable, "-m", "octvideo", "train", *given], capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
+    warm_python.run_ranks(["-m", "octvideo", "train", *given])
     with open(tmp_path / "run" / "metrics.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     # 4 clips x 2 processes where 4 are meant: twice the rate, for the step that follows each epoch.

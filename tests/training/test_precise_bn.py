@@ -1,7 +1,6 @@
 """Precise batch norm against statistics of the whole set, computed by hand."""
 
 import copy
-import subprocess
 import sys
 
 import pytest
@@ -137,12 +136,9 @@ def statistics_on_rank(rank, folder):
     dist.destroy_process_group()
 
 
-def test_two_processes_have_the_statistics_of_one(tmp_path):
+def test_two_processes_have_the_statistics_of_one(tmp_path, warm_python):
     """With synchronised norms, which normalise as one process does."""
-    commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in (0, 1)]
-    ranks = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
-    errors = [rank.communicate(timeout=240)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], errors
+    warm_python.run(*[[__file__, rank, tmp_path] for rank in (0, 1)])
     network, clips = network_and_clips()
     update_statistics(network, clips)
     for rank in (0, 1):

@@ -39,11 +39,11 @@ def _no_waiting_for_the_disk(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
-def train(folder, output, *callbacks, num_workers=0, resume=False, every=1, batch_size=1, **options):
+def train(folder, output, *callbacks, num_workers=0, resume=False, every=1, crop_size=32, **options):
     """Train a small network for 3 epochs of 8 clips, with all that draws random numbers or averages."""
     data = VideoDataModule(
         train=str(folder / "train.txt"), val=str(folder / "test.txt"), num_frames=4, frame_stride=2,
-        short_side=(32, 40), test_short_side=32, crop_size=32, batch_size=batch_size, cache_short_side=40,
+        short_side=(32, 40), test_short_side=32, crop_size=crop_size, batch_size=1, cache_short_side=40,
         num_workers=num_workers,
     )  # fmt: skip
     torch.manual_seed(1)
@@ -130,7 +130,8 @@ def test_the_scale_of_mixed_precision_is_taken_up(two_classes, tmp_path):
 
     def precision():
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**4, growth_interval=2)
-        return {"plugins": [pl.plugins.MixedPrecision("16-mixed", "cpu", scaler)], "max_epochs": 1}
+        # Small crops, for a CPU is slow in float16.
+        return {"plugins": [pl.plugins.MixedPrecision("16-mixed", "cpu", scaler)], "max_epochs": 1, "crop_size": 16}
 
     weights = train(two_classes, tmp_path / "straight", every=0, **precision())
     break_off(two_classes, tmp_path / "broken", StopAt(0, 5), **precision())

@@ -1,11 +1,8 @@
 """Training over shards on two processes (gloo, on this machine), whose videos and shards do not divide evenly."""
 
 import csv
-import os
-import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +12,6 @@ from octvideo.training import VideoClassifier
 
 pytest.importorskip("webdataset")
 
-ROOT = Path(__file__).resolve().parents[2]
 NUM_EPOCHS, NUM_RANKS = 3, 2
 SETTINGS = {
     "model.model": "resnet3d_tiny", "model.alpha": 0.25, "model.lr": 0.02, "data.num_frames": 4, "data.frame_stride": 2,
@@ -59,18 +55,13 @@ def shards(two_classes, tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=[0, 2])
-def trained(request, shards, tmp_path_factory):
+def trained(request, shards, tmp_path_factory, warm_python):
     """A run on two processes with so many workers each, and what they saw."""
     folder = tmp_path_factory.mktemp("trained")
     lists = {"data.train": shards / "train", "data.val": shards / "test", "data.test": shards / "test"}
     values = SETTINGS | lists | {"output": folder / "run", "data.num_workers": request.param}
     command = [text for name, value in values.items() for text in (f"--{name}", str(value))]
-    done = subprocess.run(
-        [sys.executable, __file__, str(folder), "train", *command],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    warm_python.run_ranks([__file__, folder, "train", *command])
     return folder
 
 

@@ -1,9 +1,6 @@
 """Networks in shards over two processes: their gradients are those of a whole network on all clips."""
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +11,6 @@ from octvideo.models import build_model
 from octvideo.training import VideoClassifier
 from octvideo.training.recompute import checkpoint_activations
 from octvideo.training.sharding import ShardedClassifier
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def network(name):
@@ -60,12 +55,8 @@ def sharded_gradients(rank, folder, name, recompute):
     ("name", "recompute"),
     [("resnet3d_tiny", False), pytest.param("slowfast_r50_4x16", True, marks=pytest.mark.slow)],
 )
-def test_gradients_of_shards(tmp_path, name, recompute):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    commands = [[sys.executable, __file__, str(rank), str(tmp_path), name, str(int(recompute))] for rank in (0, 1)]
-    ranks = [subprocess.Popen(c, stderr=subprocess.PIPE, text=True, env=environment) for c in commands]
-    errors = [rank.communicate(timeout=240)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], errors
+def test_gradients_of_shards(tmp_path, warm_python, name, recompute):
+    warm_python.run(*[[__file__, rank, tmp_path, name, int(recompute)] for rank in (0, 1)])
     expected = gradients(network(name), clips(name))
     for rank in (0, 1):
         kept, found = torch.load(tmp_path / f"rank{rank}.pt")

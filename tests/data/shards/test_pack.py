@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
@@ -129,12 +127,11 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_call_goes_on_and_leaves_no_process(painted_set, packed_set, tmp_path):
+def test_a_killed_call_goes_on_and_leaves_no_process(painted_set, packed_set, tmp_path, warm_python):
     (tmp_path / "call.py").write_text(KILLED_CALL)
     output = tmp_path / "out"
-    command = [sys.executable, str(tmp_path / "call.py"), str(painted_set / "list.txt"), str(output)]
-    call = subprocess.run(command, timeout=DEADLINE_SECONDS, stdout=subprocess.PIPE, text=True)
-    assert call.returncode == -signal.SIGKILL
+    command = [tmp_path / "call.py", painted_set / "list.txt", output]
+    printed = warm_python.run(command, seconds=DEADLINE_SECONDS, code=-signal.SIGKILL).out.split()
     assert {path.name for path in output.iterdir()} == {
         "list-000000.tar", "list-000001.tar.partial", "packing.jsonl",
     }  # fmt: skip
@@ -144,8 +141,8 @@ def test_a_killed_call_goes_on_and_leaves_no_process(painted_set, packed_set, tm
     pack_videos(painted_set / "list.txt", output, **SMALL, progress=lambda *call: calls.append(call))
     assert calls == [(done, 8) for done in range(3, 9)]
     assert contents(output) == contents(packed_set)
-    left = [psutil.Process(int(pid)) for pid in call.stdout.split() if psutil.pid_exists(int(pid))]
-    assert len(call.stdout.split()) >= 1
+    left = [psutil.Process(int(pid)) for pid in printed if psutil.pid_exists(int(pid))]
+    assert len(printed) >= 1
     deadline = time.monotonic() + DEADLINE_SECONDS
     while any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in left):
         assert time.monotonic() < deadline
