@@ -17,7 +17,7 @@ from octvideo.layers.resize import avg_pool, low_size
 from octvideo.runtime import passes
 from octvideo.runtime.moves import Moves
 from octvideo.runtime.onednn import OneDnnConv
-from octvideo.runtime.tiles import TiledConv, channels_read_in_place, tiles_take
+from octvideo.runtime.tiles import TiledConv, channels_read_in_place, tiles_read_low, tiles_take
 from octvideo.runtime.window import MOST_CHANNELS, Window
 
 Map = OctPair | Tensor
@@ -203,9 +203,11 @@ class FusedConv(nn.Module):
             return self._add_paths(pair, HIGH, inputs, summand, relu, None, pooled)
         low = self._pooled(pair, LOW, HIGH)
         if HIGH in sources:
+            high = self._pooled(pair, HIGH, HIGH)
+            if self._reads_low():
+                return self._add_paths(pair, HIGH, [((HIGH, LOW), high)], summand, relu, None, pooled, (None, low))
             raised = self._path(pair, (LOW,), HIGH, with_bias=False), low
-            inputs = [((HIGH,), self._pooled(pair, HIGH, HIGH))]
-            return self._add_paths(pair, HIGH, inputs, summand, relu, None, pooled, raised)
+            return self._add_paths(pair, HIGH, [((HIGH,), high)], summand, relu, None, pooled, raised)
         total = upsample(self._path(pair, (LOW,), HIGH, with_bias=True)(low, relu=relu and summand is None), size)
         if summand is not None:
             total = total + summand
@@ -213,6 +215,11 @@ class FusedConv(nn.Module):
         if pooled is not None:
             passes.pool(total, pooled, self.factors)
         return total
+
+    def _reads_low(self) -> bool:
+        """True where one convolution reads both parts for the high output, the low one up-sampled."""
+        tiled = self.groups == 1 and tiles_take(self.weight.dtype, self.in_channels, self.moves)
+        return tiled and tiles_read_low(self.weight.dtype, self.moves)
 
     def _inputs_of_one_size(self, pair: OctPair, sources: Sequence[int]) -> list[Input]:
         """What the high output reads where nothing is up-sampled: one map for both parts where there is one."""
@@ -230,7 +237,7 @@ class FusedConv(nn.Module):
         relu: bool,
         out: Tensor | None,
         pooled: Tensor | None,
-        raised: tuple[Path, Tensor] | None = None,
+        raised: tuple[Path | None, Tensor] | None = None,
     ) -> Tensor:
         """One convolution after the other on top of the summand; the last one adds the bias and does all the rest."""
         if out is None and self.in_place:
@@ -285,7 +292,7 @@ class FusedConv(nn.Module):
             weight = torch.cat([columns(weight, segments, source, self.groups) for source in sources], 1)
         # The same for all paths of a convolution, one of which may go on within another.
         if self.groups == 1 and tiles_take(weight.dtype, self.in_channels, self.moves):
-            return TiledConv(weight, bias, self.moves)
+            return TiledConv(weight, bias, self.moves, low_channels=self.in_low if sources == (HIGH, LOW) else 0)
         groups = count(segments, sources[0]) if self.depthwise else self.groups
         return OneDnnConv(weight, bias, self.moves, groups)
 

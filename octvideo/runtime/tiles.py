@@ -27,7 +27,8 @@ class _Plan(ctypes.Structure):
     _fields_ = (
         ("clips", _INT), ("size", _Three), ("out_size", _Three), ("steps", _Four), ("kernel", _Three),
         ("stride", _Three), ("padding", _Three), ("dilation", _Three), ("taps_together", _INT), ("channels", _INT),
-        ("out_channels", _INT), ("out_step", _INT), ("summand_step", _INT), ("raised_factors", _Three),
+        ("out_channels", _INT), ("low_channels", _INT), ("out_step", _INT), ("summand_step", _INT),
+        ("raised_step", _INT), ("raised_factors", _Three),
         ("pool_factors", _Three), ("pooled_step", _INT), ("relu", _INT), ("threads", _INT), ("cache_bytes", _INT),
     )  # fmt: skip
 
@@ -35,7 +36,7 @@ class _Plan(ctypes.Structure):
 class _Maps(ctypes.Structure):
     """`Maps` of native/places.h."""
 
-    _fields_ = tuple((name, _POINTER) for name in ("input", "weights", "bias", "out", "summand", "pooled"))
+    _fields_ = tuple((name, _POINTER) for name in ("input", "weights", "bias", "out", "summand", "pooled", "low"))
 
 
 def tiles_take(dtype: torch.dtype, channels: int, moves: Moves) -> bool:
@@ -47,6 +48,12 @@ def tiles_take(dtype: torch.dtype, channels: int, moves: Moves) -> bool:
         taps *= k
     kernels = library(dtype)
     return kernels is not None and bool(kernels.can_convolve(channels, taps))
+
+
+def tiles_read_low(dtype: torch.dtype, moves: Moves) -> bool:
+    """True where one convolution reads a smaller map, up-sampled, beside its input; see `TiledConv`."""
+    moves_on = set(moves.stride + moves.dilation) != {1} or any(moves.padding)
+    return set(moves.kernel) == {1} and not moves_on and bool(library(dtype).reads_low(1))  # type: ignore[union-attr]
 
 
 def channels_read_in_place(dtype: torch.dtype, channels: int, width: int) -> int:
@@ -67,10 +74,12 @@ class TiledConv:
         weight: (C_out, C_in, *kernel), float32 or bfloat16.
         bias: (C_out,), or None.
         moves: how the kernel moves.
+        low_channels: those of the input, the last, that are read of a smaller map; see `tiles_read_low`.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, moves: Moves) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, moves: Moves, low_channels: int = 0) -> None:
         self.moves, self.dtype, self.out_channels = moves, weight.dtype, weight.shape[0]
+        self.low_channels = low_channels
         kernels: Any = library(weight.dtype)
         channels, taps = weight.shape[1], weight[0, 0].numel()
         copies = kernels.copies_strips(*moves.kernel[-2:], *moves.stride[-2:])
@@ -101,7 +110,8 @@ class TiledConv:
         Args:
             x: map; fastest where its channels lie side by side, as in channels-last memory.
             summand: added; may be `out` itself.
-            raised: another convolution and its input, whose result is up-sampled by `raising` and added.
+            raised: another convolution and its input, whose result is up-sampled by `raising` and added; or None and a
+                map that is up-sampled itself, and read as the last of the input channels.
             relu: rectify the sum.
             out: where to write, if its places lie in rows; else a new map is made.
             raising: factors of up-sampling, 1 or 2 for each axis.
@@ -110,7 +120,7 @@ class TiledConv:
 
         Shape:
             x (N, C_in, *size) -> (N, C_out, *out_size), as summand and out; what is up-sampled
-            (N, C_out, *ceil(out_size / raising)), pooled (N, C_out, *ceil(out_size / pooling)). Out and pooled lie
+            (N, C, *ceil(out_size / raising)), pooled (N, C_out, *ceil(out_size / pooling)). Out and pooled lie
             channels-last; they may be some channels of a wider map.
         """
         if out is None or (out_step := row_step(out)) is None:
@@ -121,9 +131,14 @@ class TiledConv:
         if summand is not None and summand_step is None:
             summand = summand.contiguous(memory_format=LAYOUTS[x.dim()])
             summand_step = self.out_channels
-        steps = out_step, summand_step or 0, (pooled is not None and row_step(pooled)) or 0
-        call = self._call(x, (out, summand, pooled), steps, relu, tuple(raising), tuple(pooling))
-        other = (None, None) if raised is None else raised[0]._call(raised[1])
+        conv, low = raised or (None, None)
+        if low is not None and row_step(low) is None:
+            low = low.contiguous(memory_format=LAYOUTS[x.dim()])
+        raised_step = (self.out_channels if conv or low is None else row_step(low)) or 0
+        steps = out_step, summand_step or 0, raised_step, (pooled is not None and row_step(pooled)) or 0
+        others = out, summand, pooled, None if conv else low
+        call = self._call(x, others, steps, relu, tuple(raising), tuple(pooling))
+        other = conv._call(low) if conv else (None, None)
         if library(self.dtype).convolve(*call, *other):  # type: ignore[union-attr]
             raise MemoryError(f"there is no memory for a strip of a map of shape {tuple(out.shape)}")
         return out
@@ -131,15 +146,16 @@ class TiledConv:
     def _call(
         self,
         x: Tensor,
-        others: Sequence[Tensor | None] = (None, None, None),
-        steps: Sequence[int] = (0, 0, 0),
+        others: Sequence[Tensor | None] = (),
+        steps: Sequence[int] = (0, 0, 0, 0),
         relu: bool = False,
         raising: Sequence[int] = (),
         pooling: Sequence[int] = (),
     ) -> tuple[Any, Any]:
         """`Plan` and `Maps` of native/places.h; the plan is made once for each layout of the maps.
 
-        The others are output, summand and pooled output, if there, and steps lie between the places of each.
+        The others are output, summand, pooled output and low input, if there; steps lie between the places of output,
+        summand, what is up-sampled and pooled output.
         """
         if x.stride(1) != 1 and x.shape[1] > 1:
             x = x.contiguous(memory_format=LAYOUTS[x.dim()])
@@ -155,12 +171,13 @@ class TiledConv:
         self, x: Tensor, steps: Sequence[int], relu: bool, raising: Sequence[int], pooling: Sequence[int]
     ) -> _Plan:
         in_steps = [x.stride(0), *(0,) * (5 - x.dim()), *x.stride()[2:]]
-        out_step, summand_step, pooled_step = steps
+        out_step, summand_step, raised_step, pooled_step = steps
         return _Plan(
             x.shape[0], three(x.shape[2:]), three(self.moves.out_size(x.shape[2:])), _Four(*in_steps),
             *(three(numbers, missing) for numbers, missing in zip(self.moves, (1, 1, 0, 1), strict=True)),
-            self.together, x.shape[1], self.out_channels, out_step or self.out_channels, summand_step,
-            three(raising), three(pooling), pooled_step, relu, torch.get_num_threads(), _cache_bytes(),
+            self.together, x.shape[1] + self.low_channels, self.out_channels, self.low_channels,
+            out_step or self.out_channels, summand_step, raised_step, three(raising), three(pooling), pooled_step, relu,
+            torch.get_num_threads(), _cache_bytes(),
         )  # fmt: skip
 
 

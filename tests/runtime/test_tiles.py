@@ -10,7 +10,7 @@ from octvideo.layers import avg_pool, upsample
 from octvideo.layers.resize import low_size
 from octvideo.runtime import library, passes, tiles
 from octvideo.runtime.moves import Moves
-from octvideo.runtime.tiles import TiledConv, tiles_take
+from octvideo.runtime.tiles import TiledConv, tiles_read_low, tiles_take
 
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.03}
 FACTORS = {"none": (1, 1, 1), "spatial": (1, 2, 2), "temporal": (2, 1, 1), "spatiotemporal": (2, 2, 2)}
@@ -87,6 +87,33 @@ def test_sums_and_means(factors, cache_bytes, dtype, monkeypatch):
         assert torch.equal(in_place, got)
         assert_near(conv(x, pooled=wide[:, 4:], pooling=factors), oracle(x), dtype)
         assert_near(wide[:, 4:], avg_pool(oracle(x), factors), dtype)
+
+
+@pytest.mark.parametrize("factors", FACTORS.values(), ids=FACTORS)
+def test_a_smaller_map_read_beside_the_input(factors, dtype):
+    moves = MOVES[0]
+    if not tiles_read_low(dtype, moves):
+        pytest.skip("the kernel reads one map")
+    sizes, channels = (
+        [(1, 1, 1), (5, 7, 9), (4, 18, 16)],
+        [(56, 8, 224), (1, 1, 40), (7, 70, 3), (33, 31, 16), (480, 64, 5)],
+    )
+    for size, (own, of_low, out_channels) in itertools.product(sizes, channels):
+        weight = torch.randn(out_channels, own + of_low, 1, 1, 1).div((own + of_low) ** 0.5).to(dtype)
+        bias = torch.randn(out_channels).to(dtype)
+        conv = TiledConv(weight, bias, moves, low_channels=of_low)
+        x, low = random_map(own, size, dtype, among=1), random_map(of_low, low_size(size, factors), dtype, among=3)
+        summand, pooled = (
+            random_map(out_channels, size, dtype),
+            random_map(out_channels, low_size(size, factors), dtype),
+        )
+        both = torch.cat([x.double(), upsample(low.double(), size)], 1)
+        expected = (F.conv3d(both, weight.double(), bias.double()) + summand.double()).relu()
+        options = {"summand": summand, "relu": True, "raising": factors}
+        got = conv(x, raised=(None, low), pooled=pooled, pooling=factors, **options)
+        assert_near(got, expected, dtype)
+        assert_near(pooled, avg_pool(expected, factors), dtype)
+        assert torch.equal(conv(x, raised=(None, low.contiguous()), **options), got)
 
 
 def test_many_channels_and_any_number_of_threads(dtype):

@@ -134,7 +134,7 @@ int convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const
     Work work = prepare(plan, maps), raising = {0};
     if (raising_plan) raising = prepare(raising_plan, raising_maps);
     static const Int whole[3] = {1, 1, 1};
-    const Int *factors = maps->pooled ? plan->pool_factors : raising_plan ? plan->raised_factors : whole;
+    const Int *factors = maps->pooled ? plan->pool_factors : raising_plan || maps->low ? plan->raised_factors : whole;
     const Strips strips = share_out(&work, factors);
     const Int bytes = work.places * plan->out_channels * (Int)sizeof(Element);
     const int streams =
@@ -154,7 +154,8 @@ int convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const
             Int row, end;
             rows_of_strip(&strips, s, &row, &end);
             Int first = start_of_row(plan, factors, row), last = start_of_row(plan, factors, end);
-            const Element *raised = raising_plan ? raise_strip(plan, &raising, first, last, raised_strip, scratch) : 0;
+            const Element *raised = maps->low;
+            if (raising_plan) raised = raise_strip(plan, &raising, first, last, raised_strip, scratch);
             Element *out = streams ? out_strip - first * plan->out_channels : maps->out;
             convolve_strip(&work, out, raised, first, last, scratch);
             for (; maps->pooled && row < end; row++) pool_row(plan, maps, out, row);
@@ -172,6 +173,7 @@ int convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const
 Int can_convolve(void) { return 0; }
 Int reads_in_place(Int channels) { return channels > 0; }
 Int copies_strips(void) { return 0; }
+Int reads_low(void) { return 0; }
 Int taps_together(void) { return 1; }
 Int padded_out_channels(Int out_channels) { return out_channels; }
 Int packed_size(void) { return 0; }

@@ -104,10 +104,11 @@ static void convolve_tile(const Reading *reading, const Tile *tile, Element *out
 static void convolve_directly(const Reading *reading, Element *out, const Element *raised, Int first, Int last, Int block,
                               Int end, Element *room) {
     Cursor cursor = start_at(reading->work, raised, first);
+    const int adds = raised && !reading->work->plan->low_channels; /* what is up-sampled to the result */
     Tile tile;
     for (Int place = first; place < last; place += ROWS) {
         lay(reading, raised, place, last - place < ROWS ? last - place : ROWS, &cursor, &tile, room);
-        convolve_tile(reading, &tile, out, raised != 0, block, end);
+        convolve_tile(reading, &tile, out, adds, block, end);
     }
 }
 

@@ -48,6 +48,9 @@ static Int padded_channels(Int channels) {
 /* True where the places of a map with this many channels need no copy. */
 Int reads_in_place(Int channels) { return padded_channels(channels) == channels; }
 
+/* True for kernels that can read a smaller map, up-sampled, beside their input: what a tile reads is gathered, once. */
+Int reads_low(Int taps) { return taps == 1; }
+
 static Int even(Int channels) { return (channels + 1) / 2 * 2; }
 
 static Int instructions(Int channels) { return padded_channels(channels) / channels_at_once(channels); }
@@ -121,7 +124,7 @@ typedef struct {
     Int channels, at_once; /* that a tap takes, and that an instruction takes of them */
     Int pitch;             /* elements between places of a copy */
     Int width;             /* places in a row of a strip's copy */
-    Copying copying;
+    Copying copying, copying_low;
 } Reading;
 
 /* Elements of a copy of a strip. */
@@ -139,7 +142,9 @@ static Reading reading_of(const Work *work) {
        channels. */
     reading.pitch = of_place + (together > 1 || of_place % 512 ? 0 : 32);
     reading.width = plan->out_size[2] + (plan->kernel[2] - 1) * plan->dilation[2];
-    reading.copying = copying(plan->channels, of_place);
+    const Int own = plan->channels - plan->low_channels;
+    reading.copying = copying(own, plan->low_channels ? own : of_place);
+    if (plan->low_channels) reading.copying_low = copying(plan->low_channels, of_place - own);
     const Int bytes = strip_copy(plan, work->strip, reading.width, reading.pitch) * (Int)sizeof(Element);
     reading.copies = copies_strips(plan->kernel[1], plan->kernel[2], plan->stride[1], plan->stride[2]) &&
                      (together > 1 || bytes <= MOST_COPIED);
@@ -214,10 +219,10 @@ static void find_places(const Reading *reading, const Piece *piece, Int from, co
     Int y = from / width, x = from % width;
     for (Int r = 0; r < tile->rows; y++, x = 0) {
         const Int at[3] = {piece->at[0], piece->at[1] + y, 0};
-        const Element *raised_row = raised ? raised + raised_place(plan, piece->clip, at) * plan->out_channels : 0;
+        const Element *raised_row = raised ? raised + raised_place(plan, piece->clip, at) * plan->raised_step : 0;
         for (; x < width && r < tile->rows; x++, r++) {
             tile->place[r] = x < plan->out_size[2] ? piece->first + y * plan->out_size[2] + x : -1;
-            tile->raised[r] = raised ? raised_row + (x >> halved) * plan->out_channels : 0;
+            tile->raised[r] = raised ? raised_row + (x >> halved) * plan->raised_step : 0;
         }
     }
 }
@@ -266,7 +271,7 @@ static void lay_group(const Work *work, const Element *raised, Int count, Cursor
             group->reads[r] = cursor->reads & work->inside[2][x];
             group->any |= group->reads[r];
             group->all &= group->reads[r];
-            raised_rows[r] = raised ? cursor->raised + (x >> halved) * plan->out_channels : 0;
+            raised_rows[r] = raised ? cursor->raised + (x >> halved) * plan->raised_step : 0;
         }
         advance(work, raised, places, cursor);
     }
@@ -283,13 +288,23 @@ static void gather(const Reading *reading, const Group *group, Int tap, Element 
     }
 }
 
+/* Copy what the places of a group read of the input, and after it what they read of the smaller map. */
+static void gather_both(const Reading *reading, const Group *group, const Element *const *low, Element *to) {
+    const Int own = reading->work->plan->channels - reading->work->plan->low_channels;
+    for (Int r = 0; r < GROUP; r++, to += reading->pitch) {
+        const int inside = r < group->places;
+        copy(&reading->copying, to, inside ? group->base[r] : zeros);
+        copy(&reading->copying_low, to + own, inside ? low[r] : zeros);
+    }
+}
+
 /* The tile of the places from `first` on, at which the cursor stands; it moves on. */
 static void lay(const Reading *reading, const Element *raised, Int first, Int rows, Cursor *cursor, Tile *tile,
                 Element *gathered) {
     const Work *work = reading->work;
     const Plan *plan = work->plan;
     const Int step = plan->stride[2] * plan->steps[3] * (Int)sizeof(Element);
-    const int readable = reading->channels == plan->channels;
+    const int readable = reading->channels == plan->channels && !plan->low_channels;
     Group groups[GROUPS];
     uint64_t any = 0;
     tile->rows = rows;
@@ -312,7 +327,8 @@ static void lay(const Reading *reading, const Element *raised, Int first, Int ro
                 tile->at[n][g] = group->base[0] + work->offsets[tap];
                 tile->step[n][g] = step;
             } else {
-                gather(reading, group, tap, gathered);
+                if (plan->low_channels) gather_both(reading, group, tile->raised + g * GROUP, gathered);
+                else gather(reading, group, tap, gathered);
                 tile->at[n][g] = gathered;
                 tile->step[n][g] = reading->pitch * sizeof(Element);
                 gathered += GROUP * reading->pitch;

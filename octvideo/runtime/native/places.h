@@ -18,7 +18,8 @@ typedef struct {
     Int kernel[3], stride[3], padding[3], dilation[3];
     Int taps_together; /* on the last axis: 1, or all of the kernel */
     Int channels, out_channels;
-    Int out_step, summand_step; /* between places */
+    Int low_channels;                        /* those of the channels, the last, that are read of a smaller map */
+    Int out_step, summand_step, raised_step; /* between places; the last of what is up-sampled */
     Int raised_factors[3], pool_factors[3]; /* 1 or 2; those of pooling are no less, where there is both */
     Int pooled_step, relu, threads;
     Int cache_bytes; /* of the last level */
@@ -30,6 +31,7 @@ typedef struct {
     Element *out;
     const Element *summand; /* as large as out, or missing */
     Element *pooled;        /* means of out over pool_factors, or missing */
+    const Element *low;     /* up-sampled and read beside `in` by a kernel of one tap, or missing */
 } Maps;
 
 /* A call, and what all its tiles share. */
@@ -122,7 +124,7 @@ static Int locate(const Plan *plan, Int place, Int *at) {
     return place;
 }
 
-/* Where in the smaller map that is up-sampled lies what is added at a place. */
+/* Where in the smaller map that is up-sampled lies what belongs to a place. */
 static Int raised_place(const Plan *plan, Int clip, const Int *at) {
     for (int axis = 0; axis < 3; axis++) {
         Int halved = plan->raised_factors[axis] == 2;
@@ -147,7 +149,7 @@ static void enter_row(const Work *work, const Element *raised, Cursor *cursor) {
     cursor->in = work->maps->in + from;
     if (!raised) return;
     Int first[3] = {cursor->at[0], cursor->at[1], 0};
-    cursor->raised = raised + raised_place(plan, cursor->clip, first) * plan->out_channels;
+    cursor->raised = raised + raised_place(plan, cursor->clip, first) * plan->raised_step;
 }
 
 static Cursor start_at(const Work *work, const Element *raised, Int place) {

@@ -27,6 +27,11 @@ Int copies_strips(Int height, Int width, Int stride_of_rows, Int stride_of_place
     return 0;
 }
 
+Int reads_low(Int taps) {
+    (void)taps;
+    return 0;
+}
+
 Int taps_together(Int channels, Int width, Int dilation, Int copies) {
     (void)channels, (void)width, (void)dilation, (void)copies;
     return 1;
@@ -196,7 +201,7 @@ static void lay_inner(const Work *work, const Cursor *cursor, int has_raised, Ti
     }
     tile->num_taps = work->taps;
     for (Int r = 0; r < ROWS; r++)
-        tile->raised[r] = has_raised ? cursor->raised + ((cursor->at[2] + r) >> halved) * plan->out_channels : 0;
+        tile->raised[r] = has_raised ? cursor->raised + ((cursor->at[2] + r) >> halved) * plan->raised_step : 0;
 }
 
 /* Places in several rows, or at a border: taps outside read zeros, and taps of which all are outside are left out. */
@@ -208,7 +213,7 @@ static void lay_border(const Work *work, const Element *raised, Int rows, Cursor
     for (Int r = 0; r < ROWS; r++) { /* those beyond the last are the last one again */
         base[r] = cursor->in + cursor->at[2] * step;
         reads[r] = cursor->reads & work->inside[2][cursor->at[2]];
-        tile->raised[r] = raised ? cursor->raised + (cursor->at[2] >> halved) * plan->out_channels : 0;
+        tile->raised[r] = raised ? cursor->raised + (cursor->at[2] >> halved) * plan->raised_step : 0;
         if (r + 1 < rows) advance(work, raised, 1, cursor);
     }
     Int used = 0;
