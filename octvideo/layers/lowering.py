@@ -27,7 +27,7 @@ def conv3d(
     Shape:
         as `torch.nn.functional.conv3d`; a channels-last map gives a channels-last map.
     """
-    x, padding = _lay_zeros(x, weight, stride, padding, dilation)
+    x, stride, padding = settled(x, weight, stride, padding, dilation)
     if not is_channels_last(x):
         return F.conv3d(x, weight, bias, tuple(stride), tuple(padding), tuple(dilation), groups)
     if weight.shape[2] == 1 and padding[0] == 0:
@@ -45,27 +45,39 @@ def conv3d(
     return out.contiguous(memory_format=torch.channels_last_3d)
 
 
-def _lay_zeros(
+def settled(
     x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
-) -> tuple[Tensor, Sequence[int]]:
-    """Lay the zeros around a map that is smaller than the kernel or the stride, for training in half precision.
+) -> tuple[Tensor, Sequence[int], Sequence[int]]:
+    """The same convolution in a form in which torch's kernels of 16 bits on a CPU are right.
 
-    There torch's gradient of the weight is noise on a CPU, and is written beyond its memory.
+    They read and write beyond their memory, or give noise, where a padded map is smaller than the kernel or the stride,
+    and where a kernel with a stride has one place to go to. So the zeros are laid around the map, and the one place
+    needs no stride.
 
     Returns:
-        The map and the padding that is left to the convolution.
+        The map, stride and padding that are left to the convolution.
     """
-    if not any(padding) or not _trains_in_half(x, weight):
-        return x, padding
-    spans = [max(d * (k - 1) + 1, s) for d, k, s in zip(dilation, weight.shape[2:], stride, strict=True)]
-    if all(span <= size for span, size in zip(spans, x.shape[2:], strict=True)):
-        return x, padding
-    return F.pad(x, [p for p in reversed(padding) for _ in range(2)]), (0, 0, 0)
+    axes = list(zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True))
+    spans = [d * (k - 1) + 1 for _, k, _, _, d in axes]
+    places = [(n + 2 * p - span) // s + 1 for (n, _, s, p, _), span in zip(axes, spans, strict=True)]
+    small = any(padding) and any(max(span, s) > n for (n, _, s, _, _), span in zip(axes, spans, strict=True))
+    single = [axis for axis, number in enumerate(places) if number == 1 and stride[axis] > 1]
+    if not (small or single) or not _in_half(x) or min(places) < 1:
+        return x, stride, padding
+    layout = torch.channels_last_3d if is_channels_last(x) else torch.contiguous_format
+    x = F.pad(x, [p for p in reversed(padding) for _ in range(2)]) if any(padding) else x
+    for axis in single:
+        x = x.narrow(2 + axis, 0, spans[axis])
+    return (
+        x.contiguous(memory_format=layout),
+        [1 if axis in single else s for axis, s in enumerate(stride)],
+        [0] * len(padding),
+    )
 
 
-def _trains_in_half(x: Tensor, weight: Tensor) -> bool:
-    """True where a weight gets a gradient by a type of 16 bits on a CPU, its own or autocast's."""
-    if x.device.type != "cpu" or not (weight.requires_grad and torch.is_grad_enabled()):
+def _in_half(x: Tensor) -> bool:
+    """True where a CPU convolves in a type of 16 bits, the map's own or autocast's."""
+    if x.device.type != "cpu":
         return False
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     return dtype in (torch.bfloat16, torch.float16)

@@ -99,6 +99,36 @@ def test_gradients_in_bfloat16_on_maps_smaller_than_the_kernel(
         assert relative_error(ours, right) < 0.01
 
 
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding", "dilation"),
+    [
+        ((3, 2, 7), (5, 2, 3), (4, 1, 1), (5, 2, 3), (2, 3, 2)),
+        ((7, 7, 7), (1, 1, 3), (1, 2, 2), (0, 0, 0), (1, 2, 3)),
+        ((5, 7, 2), (3, 3, 3), (4, 2, 4), (2, 2, 1), (1, 1, 1)),
+        ((9, 15, 13), (1, 2, 7), (1, 1, 2), (0, 0, 0), (3, 2, 2)),
+        ((1, 5, 6), (1, 2, 3), (1, 4, 4), (0, 0, 0), (1, 1, 1)),
+        ((9, 1, 5), (3, 1, 1), (4, 1, 1), (0, 0, 0), (4, 1, 1)),
+    ],
+)
+@pytest.mark.parametrize(("channels", "groups"), [((8, 24), 1), ((16, 8), 8)])
+@pytest.mark.parametrize("layout", [torch.channels_last_3d, torch.contiguous_format])
+def test_bfloat16_where_torch_is_wrong(size, kernel, stride, padding, dilation, channels, groups, layout):
+    """Against float64; torch reads and writes beyond its memory, which at times ends the process."""
+    x = torch.randn(2, channels[0], *size).bfloat16().contiguous(memory_format=layout).requires_grad_()
+    weight = torch.randn(channels[1], channels[0] // groups, *kernel).bfloat16().requires_grad_()
+    exact = [value.detach().double().requires_grad_() for value in (x, weight)]
+    options = stride, padding, dilation, groups
+    out, expected = conv3d(x, weight, None, *options), F.conv3d(*exact, None, *options)
+    assert out.shape == expected.shape
+    assert relative_error(out, expected) < 0.01
+    pull = torch.randn_like(expected).bfloat16()
+    theirs = torch.autograd.grad(expected, exact, pull.double())
+    for ours, right in zip(torch.autograd.grad(out, (x, weight), pull), theirs, strict=True):
+        assert relative_error(ours, right) < 0.01
+    with torch.no_grad():
+        assert torch.equal(conv3d(x, weight, None, *options), out)
+
+
 def relative_error(value, expected):
     return float((value.double() - expected).detach().norm() / expected.detach().norm())
 
