@@ -8,7 +8,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from octvideo import kernels
 from octvideo.kernels import library
-from octvideo.layers import OctConv2d, OctConv3d, merge, split
+from octvideo.layers import OctConv2d, OctConv3d, OctPair, merge, split
 from octvideo.layers.exchange import add_upsampled, with_joined, with_pooled
 from octvideo.layers.resize import low_size
 
@@ -221,13 +221,13 @@ def test_gradients_of_gradients_beside_kernels(name, in_kernels):
 
 def test_a_convolution_under_autocast_runs_by_kernels(in_kernels):
     conv = OctConv3d(16, 16, (1, 3, 3), padding=(0, 1, 1), alpha_in=0.25, alpha_out=0.25)
-    pair = split(channels_last(16, (2, 6, 6), torch.bfloat16), 0.25).map(lambda part: part.contiguous(
-        memory_format=torch.channels_last_3d))  # fmt: skip
+    sizes = (12, (2, 6, 6)), (4, (2, 3, 3))
+    pair = OctPair(*(channels_last(*size, torch.bfloat16).requires_grad_() for size in sizes))
     with torch.autocast("cpu", torch.bfloat16):
         out = conv(pair)
-    merge(out).float().sum().backward()
-    names = [kernel.__name__ for kernel in in_kernels]
-    assert (names.count("pool"), names.count("add_upsampled")) == (3, 1)  # no gradient of the pair is asked for
+    sum(part.square().sum() for part in out.parts).backward()
+    # Forward the high part's means, the low part beside them, and the sum; backward the gradients of sum and means.
+    assert [kernel.__name__ for kernel in in_kernels] == ["pool", "pool", "add_upsampled", "pool", "add_upsampled"]
 
 
 def test_a_traced_convolution_computes_anew(in_kernels):
