@@ -11,13 +11,14 @@ PACKAGE = ROOT / "octvideo"
 
 # Room -> rooms that it may import. Data knows no model; layers know nothing of videos.
 ALLOWED = {
-    "layers": set(),
+    "kernels": set(),
+    "layers": {"kernels"},
     "convert": {"layers"},
     "models": {"layers", "convert"},
     "data": set(),
     "evaluation": set(),
     "analysis": {"layers", "convert", "models"},
-    "runtime": {"layers", "convert", "models"},
+    "runtime": {"kernels", "layers", "convert", "models"},
     "benchmarks": {"layers", "convert", "models", "data", "analysis", "runtime"},
     "training": {"layers", "models", "data", "evaluation"},
     "report": {"analysis", "evaluation"},

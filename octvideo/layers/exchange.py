@@ -1,7 +1,8 @@
 """What the two parts give each other, in few passes over the large one: for training, where both ways count.
 
 The gradient of an average pooling is an up-sampling, that of an up-sampling a pooling. torch's own kernels for them
-fill a map with zeros, add into it place by place, and leave it to another pass to add what else flows into it.
+fill a map with zeros, add into it place by place, and leave it to another pass to add what else flows into it. On a CPU
+the kernels in C of `octvideo.kernels` take channels-last maps, one pass each; torch's functions take all others.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from octvideo.layers.resize import avg_pool, cell_sizes, sum_cells, upsample
+from octvideo import kernels
+from octvideo.layers.channels import Segments, join
+from octvideo.layers.resize import avg_pool, cell_sizes, low_size, sum_cells, upsample
 
 # Given both size and factors, torch repeats exactly and crops as it writes. ONNX's exporter takes the factors alone.
 _UPSAMPLE: dict[int, Callable[..., Tensor]] = {
@@ -34,15 +38,25 @@ def add_upsampled(high: Tensor, low: Tensor) -> Tensor:
     return _AddUpsampled.apply(high, low) if _trains_eagerly() else high + upsample(low, high.shape[2:])
 
 
+def with_joined(high: Tensor, low: Tensor, factors: Sequence[int], segments: Segments) -> tuple[Tensor, Tensor]:
+    """`high`, and `avg_pool(high, factors)` joined with `low` in the dense order: see `with_pooled`.
+
+    Shape:
+        (N, C, *size), (N, C', *ceil(size / factors)) -> (N, C, *size), (N, C + C', *ceil(size / factors)).
+    """
+    if len(segments) == 1 and _helps(high, factors):
+        return _WithPooled.apply(high, low, tuple(factors))
+    high, pooled = with_pooled(high, factors)
+    return high, join(pooled, low, segments)
+
+
 def with_pooled(x: Tensor, factors: Sequence[int]) -> tuple[Tensor, Tensor]:
     """`x` and `avg_pool(x, factors)`: whoever goes on with both gets the gradients' sum by one pass.
 
     Shape:
         (N, C, *size) -> (N, C, *size), (N, C, *ceil(size / factors)).
     """
-    if all(f == 1 for f in factors) or not x.shape[1] or not _trains_eagerly():
-        return x, avg_pool(x, factors)
-    return _WithPooled.apply(x, tuple(factors))
+    return _WithPooled.apply(x, None, tuple(factors)) if _helps(x, factors) else (x, avg_pool(x, factors))
 
 
 class _AddUpsampled(Function):
@@ -50,8 +64,10 @@ class _AddUpsampled(Function):
 
     @staticmethod
     def forward(high: Tensor, low: Tensor) -> Tensor:
-        factors = [float(f) for f in _factors(high, low)]
-        raised = _UPSAMPLE[len(factors)](low, high.shape[2:], *factors)
+        factors = _factors(high, low)
+        if _kernels_take(high, low):
+            return kernels.add_upsampled(high, low, factors)
+        raised = _UPSAMPLE[len(factors)](low, high.shape[2:], *map(float, factors))
         return raised.add_(high) if raised.stride() == high.stride() else high + raised
 
     @staticmethod
@@ -61,7 +77,11 @@ class _AddUpsampled(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        return grad, sum_cells(grad, ctx.factors)
+        if not _kernels_take(grad):
+            return grad, sum_cells(grad, ctx.factors)
+        sums = kernels.empty_map(grad.shape[0], grad.shape[1], low_size(grad.shape[2:], ctx.factors), grad.dtype)
+        kernels.pool(grad, sums, ctx.factors, sums=True)
+        return grad, sums
 
     @staticmethod
     def jvp(ctx: Any, high: Tensor, low: Tensor) -> Tensor:
@@ -69,28 +89,65 @@ class _AddUpsampled(Function):
 
 
 class _WithPooled(Function):
+    """The high part, and its means with what may be joined to them."""
+
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, factors: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        return x.view_as(x), avg_pool(x, factors)
+    def forward(high: Tensor, low: Tensor | None, factors: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        return high.view_as(high), _joined(high, low, factors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        x, ctx.factors = inputs
-        ctx.size = x.shape[2:]
-        ctx.set_materialize_grads(False)
+        high, low, ctx.factors = inputs
+        ctx.channels = high.shape[1], 0 if low is None else low.shape[1]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, grad_pooled: Tensor | None) -> tuple[Tensor | None, None]:
-        if grad_pooled is None:
-            return grad, None
-        spread = grad_pooled / cell_sizes(ctx.size, ctx.factors, grad_pooled)
-        return (upsample(spread, ctx.size) if grad is None else add_upsampled(grad, spread)), None
+    def backward(ctx: Any, grad: Tensor, grad_joined: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        grad_pooled, grad_low = grad_joined.split(ctx.channels, 1)
+        return _add_shares(grad, grad_pooled, ctx.factors), grad_low if ctx.channels[1] else None, None
 
     @staticmethod
-    def jvp(ctx: Any, x: Tensor, factors: None) -> tuple[Tensor, Tensor]:
-        return x.view_as(x), avg_pool(x, ctx.factors)
+    def jvp(ctx: Any, high: Tensor, low: Tensor | None, factors: None) -> tuple[Tensor, Tensor]:
+        return high.view_as(high), _joined(high, low, ctx.factors)
+
+
+def _joined(high: Tensor, low: Tensor | None, factors: Sequence[int]) -> Tensor:
+    """`torch.cat([avg_pool(high, factors), low], 1)`."""
+    if not _kernels_take(high, high if low is None else low):
+        pooled = avg_pool(high, factors)
+        return pooled if low is None else torch.cat([pooled, low], 1)
+    channels, size = high.shape[1], low_size(high.shape[2:], factors)
+    joined = kernels.empty_map(high.shape[0], channels + (0 if low is None else low.shape[1]), size, high.dtype)
+    kernels.pool(high, joined[:, :channels], factors)
+    if low is not None:
+        kernels.pool(low, joined[:, channels:], [1] * len(factors))  # copies
+    return joined
+
+
+def _add_shares(high: Tensor, low: Tensor, factors: Sequence[int]) -> Tensor:
+    """`high`, and of each element of `low` an equal share in the places of its cell: the gradient of `avg_pool`."""
+    if _kernels_take(high) and low.dtype == high.dtype and kernels.row_step(low) is not None:
+        return kernels.add_upsampled(high, low, factors, means=True)
+    return add_upsampled(high, low / cell_sizes(high.shape[2:], factors, low))
+
+
+def _kernels_take(*maps: Tensor) -> bool:
+    """True for maps that kernels can be given, where nobody has to see torch's functions instead of them.
+
+    Those who have are autograd in a backward pass of gradients' gradients, tracers, transforms and dispatch modes.
+    """
+    return (
+        all(type(m) is Tensor for m in maps)
+        and not (torch.is_grad_enabled() or torch.jit.is_tracing() or is_in_torch_dispatch_mode())
+        and not torch._C._are_functorch_transforms_active()
+        and kernels.takes(*maps)
+    )
+
+
+def _helps(high: Tensor, factors: Sequence[int]) -> bool:
+    """True where a high part is made smaller, and for training."""
+    return any(f != 1 for f in factors) and bool(high.shape[1]) and _trains_eagerly()
 
 
 def _trains_eagerly() -> bool:

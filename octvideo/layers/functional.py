@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from octvideo.layers.channels import HIGH, LOW, Segments, count, join, parts, take
-from octvideo.layers.exchange import add_upsampled, with_pooled
+from octvideo.layers.channels import HIGH, LOW, Segments, count, parts, take
+from octvideo.layers.exchange import add_upsampled, with_joined, with_pooled
 from octvideo.layers.lowering import conv3d
 from octvideo.layers.pair import OctPair, empty_low
 from octvideo.layers.resize import avg_pool, upsample
@@ -146,8 +146,7 @@ class _Convolution:
         """H->L + L->L: their inputs have one size, and one convolution of both is faster than two and a sum."""
 
         def run(high: Tensor) -> tuple[Tensor, Tensor]:
-            high, pooled = with_pooled(high, self.further())
-            both = join(pooled, self.shrink(LOW, LOW), self.pair.segments)
+            high, both = with_joined(high, self.shrink(LOW, LOW), self.further(), self.pair.segments)
             return high, self.convolve(both, self.moves(LOW, LOW), weight, bias)
 
         if self.recompute_pooled:  # stops before the convolution: all it keeps is there

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from octvideo.kernels import LAYOUTS
 from octvideo.runtime import passes
 from octvideo.runtime.moves import Moves
-from octvideo.runtime.views import LAYOUTS, view_for
+from octvideo.runtime.views import view_for
 
 
 class OneDnnConv:

@@ -6,33 +6,18 @@ and writes whole maps; on a CPU that costs more than the multiply-adds that smal
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from octvideo import kernels
+from octvideo.kernels import LAYOUTS, empty_map, row_step, takes
+from octvideo.kernels.library import DEFINITIONS, integers, library, three
+from octvideo.kernels.maps import size_of
 from octvideo.layers import avg_pool, upsample
-from octvideo.runtime.library import DEFINITIONS, integers, library, three
 from octvideo.runtime.moves import Moves
-from octvideo.runtime.views import LAYOUTS, row_step
-
-
-def takes(*maps: Tensor) -> bool:
-    """True for maps that lie on a CPU channels-last, in a type for which the passes have been compiled."""
-    dtype = maps[0].dtype
-    return (
-        dtype in DEFINITIONS
-        and all(m.dtype == dtype and m.device.type == "cpu" and m.dim() in LAYOUTS for m in maps)
-        and all(m.is_contiguous(memory_format=LAYOUTS[m.dim()]) for m in maps)
-        and library(dtype) is not None
-    )
-
-
-def empty_map(batch: int, channels: int, size: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """A new channels-last map (batch, channels, *size) whose elements are anything."""
-    return torch.empty((batch, channels, *size), dtype=dtype, memory_format=LAYOUTS[2 + len(size)])
 
 
 def join(high: Tensor, low: Tensor, factors: Sequence[int]) -> Tensor:
@@ -50,10 +35,7 @@ def join(high: Tensor, low: Tensor, factors: Sequence[int]) -> Tensor:
 def pool(high: Tensor, pooled: Tensor, factors: Sequence[int]) -> None:
     """Write `avg_pool(high, factors)` into `pooled`, which may be some channels of a wider map."""
     if takes(high):
-        library(high.dtype).pool(  # type: ignore[union-attr]
-            high.data_ptr(), pooled.data_ptr(), high.shape[0], _size(high), row_step(pooled), three(factors),
-            torch.get_num_threads(),
-        )  # fmt: skip
+        kernels.pool(high, pooled, factors)
     else:
         pooled.copy_(avg_pool(high, factors))
 
@@ -64,13 +46,20 @@ def lay_pixels(x: Tensor, channels: int, padding: int) -> Tensor:
     Shape:
         (N, C, ..., W) -> (N, ..., (W + 2 padding) channels), where channels, C or more, are filled up with zeros.
     """
-    kernels = library(x.dtype) if x.dtype in DEFINITIONS and x.device.type == "cpu" and x.dim() in LAYOUTS else None
-    if kernels is None:
+    compiled = library(x.dtype) if x.dtype in DEFINITIONS and x.device.type == "cpu" and x.dim() in LAYOUTS else None
+    if compiled is None:
         return F.pad(x.movedim(1, -1), (0, channels - x.shape[1], padding, padding)).flatten(-2)
     rows = x.new_empty(x.shape[0], *x.shape[2:-1], (x.shape[-1] + 2 * padding) * channels)
     steps = x.stride()[:2] + (0,) * (5 - x.dim()) + x.stride()[2:]
-    kernels.lay_pixels(
-        x.data_ptr(), integers(steps), rows.data_ptr(), x.shape[0], _size(x), channels, padding, torch.get_num_threads()
+    compiled.lay_pixels(
+        x.data_ptr(),
+        integers(steps),
+        rows.data_ptr(),
+        x.shape[0],
+        size_of(x),
+        channels,
+        padding,
+        torch.get_num_threads(),
     )
     return rows
 
@@ -91,7 +80,7 @@ def add_raised(
     if takes(total, raised):
         library(total.dtype).add_raised(  # type: ignore[union-attr]
             total.data_ptr(), raised.data_ptr(), None if pooled is None else pooled.data_ptr(), total.shape[0],
-            _size(total), 0 if pooled is None else row_step(pooled), three(raising),
+            size_of(total), 0 if pooled is None else row_step(pooled), three(raising),
             three(raising if pooled is None else pooling), relu, torch.get_num_threads(),
         )  # fmt: skip
         return
@@ -129,7 +118,7 @@ def max_pool(
         size = [_rounded_up(*axis) for axis in zip(x.shape[2:], kernel, stride, padding, strict=True)]
     out = empty_map(x.shape[0], x.shape[1], size, x.dtype)
     library(x.dtype).max_pool(  # type: ignore[union-attr]
-        x.data_ptr(), row_step(x), out.data_ptr(), x.shape[0], _size(x), three(size), three(kernel), three(stride),
+        x.data_ptr(), row_step(x), out.data_ptr(), x.shape[0], size_of(x), three(size), three(kernel), three(stride),
         three(padding, 0), torch.get_num_threads(),
     )  # fmt: skip
     return out
@@ -139,8 +128,3 @@ def _rounded_up(size: int, kernel: int, stride: int, padding: int) -> int:
     """Boxes on an axis, the last of which may go beyond the padding where it begins on the map."""
     boxes = -(-(size + 2 * padding - kernel) // stride) + 1
     return boxes if (boxes - 1) * stride < size + padding else boxes - 1
-
-
-def _size(x: Tensor) -> ctypes.Array[ctypes.c_int64]:
-    """(T, H, W, C) of a map; an image is one frame."""
-    return integers((1,) * (5 - x.dim()) + tuple(x.shape[2:]) + (x.shape[1],))

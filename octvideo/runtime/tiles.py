@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octvideo.runtime.library import DEFINITIONS, library, three
+from octvideo.kernels import LAYOUTS, row_step
+from octvideo.kernels.library import DEFINITIONS, library, three
 from octvideo.runtime.moves import Moves
-from octvideo.runtime.views import LAYOUTS, row_step
 
 _INT, _POINTER = ctypes.c_int64, ctypes.c_void_p
 _Three, _Four = _INT * 3, _INT * 4

@@ -10,9 +10,6 @@ from torch import Tensor
 
 from octvideo.layers.lowering import to_frames
 
-LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
-"""Channels-last memory of an image and of a clip, by their number of axes."""
-
 
 class View(NamedTuple):
     """What a kernel sees of a map at a time.
@@ -50,23 +47,6 @@ class View(NamedTuple):
 
 IMAGE, VIDEO = View("image", (0, 1)), View("video", (0, 1, 2))
 FRAMES, TIME = View("frames", (1, 2)), View("time", (0, 1))
-
-
-def row_step(x: Tensor) -> int | None:
-    """Elements from one place of a map to the next, where its channels lie side by side and its places in rows."""
-    if x.is_contiguous(memory_format=LAYOUTS[x.dim()]):  # which is the quickest to tell
-        return x.shape[1]
-    shape, strides = x.shape, x.stride()
-    if strides[1] != 1 and shape[1] > 1:
-        return None
-    step, places = None, 1
-    for axis in (*range(x.dim() - 1, 1, -1), 0):
-        if shape[axis] > 1:  # the stride of one element means nothing
-            step = strides[axis] // places if step is None else step
-            if strides[axis] != step * places:
-                return None
-            places *= shape[axis]
-    return shape[1] if step is None else step
 
 
 def view_for(kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> View:

@@ -4,9 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from octvideo.layers import OctConv2d, OctConv3d, split
-from octvideo.layers.exchange import add_upsampled, with_pooled
+from octvideo import kernels
+from octvideo.kernels import library
+from octvideo.layers import OctConv2d, OctConv3d, OctPair, merge, split
+from octvideo.layers.exchange import add_upsampled, with_joined, with_pooled
+from octvideo.layers.resize import low_size
 
 CASES = [
     ((4,), (2,)), ((5,), (2,)), ((2,), (2,)),
@@ -92,11 +96,12 @@ def test_gradients_in_bfloat16_are_sums_that_are_rounded_once():
     assert torch.equal(gradient, exact.to(torch.bfloat16))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev, torch.func.jacfwd])
-def test_transforms_of_torch_func_run_through_a_convolution(transform):
+def test_transforms_of_torch_func_run_through_a_convolution(transform, dtype):
     torch.manual_seed(0)
-    conv = OctConv2d(4, 4, 3, padding=1, alpha_in=0.5, alpha_out=0.5).double()
-    pair = split(torch.randn(2, 4, 5, 4).double(), 0.5)
+    conv = OctConv2d(4, 4, 3, padding=1, alpha_in=0.5, alpha_out=0.5).to(dtype)
+    pair = split(torch.randn(2, 4, 5, 4).to(dtype).contiguous(memory_format=torch.channels_last), 0.5)
 
     def loss(weight):
         out = torch.func.functional_call(conv, {"weight": weight}, (pair,))
@@ -119,3 +124,145 @@ def test_one_pass_takes_in_both_gradients():
             stack.extend(following for following, _ in node.next_functions)
     into_high = [n for n in seen for f, _ in n.next_functions if getattr(f, "variable", None) is pair.high]
     assert len(into_high) == 1
+
+
+EXCHANGES = {
+    "add": (lambda high, low, factors: (add_upsampled(high, low),), lambda c: c),
+    "join": (lambda high, low, factors: with_joined(high, low, factors, ((high.shape[1], low.shape[1]),)), lambda c: 3),
+    "pool": (lambda high, low, factors: with_pooled(high, factors), lambda c: 0),
+}
+"""What runs, and how many low channels it takes beside c high ones."""
+
+SIZES = [((4, 6), (2, 2)), ((5, 1), (2, 2)), *(
+    (size, factors)
+    for size in [(1, 1, 1), (2, 5, 7), (4, 6, 2)]
+    for factors in [(1, 2, 2), (2, 1, 1), (2, 2, 2)]
+)]  # fmt: skip
+
+
+@pytest.fixture
+def in_kernels(monkeypatch):
+    """Calls of the kernels."""
+    if not all(map(library.library, (torch.float32, torch.bfloat16))):
+        pytest.skip("no C compiler")
+    calls = []
+    for name in ("pool", "add_upsampled"):
+        kernel = getattr(kernels, name)
+        monkeypatch.setattr(kernels, name, lambda *a, run=kernel, **k: calls.append(run) or run(*a, **k))
+    return calls
+
+
+def channels_last(channels, size, dtype):
+    layout = {2: torch.channels_last, 3: torch.channels_last_3d}[len(size)]
+    return torch.randn(2, channels, *size).to(dtype).contiguous(memory_format=layout)
+
+
+def values_and_gradients(run, maps, towards, factors):
+    maps = [m.detach().clone().requires_grad_() for m in maps]
+    values = run(*maps, factors)
+    towards = [t.expand_as(v) if t.dim() == 0 else t for t, v in zip(towards, values, strict=True)]
+    used = [m for m in maps if m.shape[1]]
+    return [v.detach() for v in values], torch.autograd.grad(values, used, towards, allow_unused=True)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_kernels_equal_torch_in_double_precision(name, dtype, num_threads, in_kernels):
+    run, low_channels = EXCHANGES[name]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        for size, factors in SIZES:
+            for channels in (1, 7, 8, 28):
+                small = low_size(size, factors)
+                maps = channels_last(channels, size, dtype), channels_last(low_channels(channels), small, dtype)
+                towards = [channels_last(v.shape[1], v.shape[2:], dtype) for v in run(*maps, factors)]
+                exact = values_and_gradients(run, [m.double() for m in maps], [t.double() for t in towards], factors)
+                in_kernels.clear()
+                got = values_and_gradients(run, maps, towards, factors)
+                assert in_kernels or size == small
+                tolerance = 1e-6 if dtype == torch.float32 else 2**-8  # rounded once
+                for a, b in zip((*got[0], *got[1]), (*exact[0], *exact[1]), strict=True):
+                    assert a.dtype == dtype
+                    torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=1e-6)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_gradients_that_lie_otherwise_in_memory(name, in_kernels):
+    run, low_channels = EXCHANGES[name]
+    size, factors = (2, 6, 4), (1, 2, 2)
+    maps = channels_last(5, size, torch.float32), channels_last(low_channels(5), low_size(size, factors), torch.float32)
+    values = run(*maps, factors)
+    wider = [channels_last(v.shape[1] + 3, v.shape[2:], torch.float32)[:, 1:-2] for v in values]
+    for towards in ([torch.tensor(1.0)] * len(values), [torch.randn(v.shape) for v in values], wider):
+        got = values_and_gradients(run, maps, towards, factors)
+        exact = values_and_gradients(run, [m.double() for m in maps], [t.double() for t in towards], factors)
+        for a, b in zip((*got[0], *got[1]), (*exact[0], *exact[1]), strict=True):
+            torch.testing.assert_close(a.double(), b, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_gradients_of_gradients_beside_kernels(name, in_kernels):
+    run, low_channels = EXCHANGES[name]
+    size, factors = (2, 5, 4), (1, 2, 2)
+    maps = channels_last(5, size, torch.float32), channels_last(low_channels(5), low_size(size, factors), torch.float32)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        high, low = (m.to(dtype).requires_grad_() for m in maps)
+        loss = sum(v.pow(3).sum() for v in run(high, low, factors))
+        (first,) = torch.autograd.grad(loss, high, create_graph=True)
+        results.append([g.double() for g in torch.autograd.grad(first.pow(2).sum(), high)])
+    assert in_kernels
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
+
+
+def test_a_convolution_under_autocast_runs_by_kernels(in_kernels):
+    conv = OctConv3d(16, 16, (1, 3, 3), padding=(0, 1, 1), alpha_in=0.25, alpha_out=0.25)
+    sizes = (12, (2, 6, 6)), (4, (2, 3, 3))
+    pair = OctPair(*(channels_last(*size, torch.bfloat16).requires_grad_() for size in sizes))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = conv(pair)
+    sum(part.square().sum() for part in out.parts).backward()
+    # Forward the high part's means, the low part beside them, and the sum; backward the gradients of sum and means.
+    assert [kernel.__name__ for kernel in in_kernels] == ["pool", "pool", "add_upsampled", "pool", "add_upsampled"]
+
+
+def test_a_traced_convolution_computes_anew(in_kernels):
+    conv = OctConv2d(8, 8, 3, padding=1, alpha_in=0, alpha_out=0.5)
+    after = OctConv2d(8, 8, 3, padding=1, alpha_in=0.5, alpha_out=0.5)
+    first, second = (channels_last(8, (6, 6), torch.float32) for _ in range(2))
+
+    def run(x):
+        return merge(after(conv(x)))
+
+    traced = make_fx(run)(first)
+    assert not in_kernels
+    torch.testing.assert_close(traced(second), run(second))
+
+
+def test_without_a_compiler_torch_trains_with_a_notice(monkeypatch, tmp_path):
+    maps = channels_last(5, (2, 5, 4), torch.float32), channels_last(5, (2, 3, 2), torch.float32)
+    toward = [torch.ones_like(maps[0])]
+    expected = values_and_gradients(EXCHANGES["add"][0], [m.double() for m in maps], [toward[0].double()], (1, 2, 2))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(library.shutil, "which", lambda name: None)
+    library.library.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match=r"run by oneDNN's and torch's functions.*no C compiler"):
+            got = values_and_gradients(EXCHANGES["add"][0], maps, toward, (1, 2, 2))
+    finally:
+        library.library.cache_clear()
+    torch.testing.assert_close(got[1], expected[1], check_dtype=False)
+
+
+def test_maps_that_do_not_fit_are_refused(in_kernels):
+    high, low = channels_last(4, (2, 5, 4), torch.float32), channels_last(4, (2, 2, 2), torch.float32)
+    with pytest.raises(
+        ValueError, match=r"low must be a channels-last map of shape \(2, 4, 2, 3, 2\).*got \(2, 4, 2, 2, 2"
+    ):
+        kernels.add_upsampled(high, low, (1, 2, 2))
+    with pytest.raises(ValueError, match="pooled must be a channels-last map"):
+        kernels.pool(high, torch.empty(2, 4, 2, 3, 2), (1, 2, 2))

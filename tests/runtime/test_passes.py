@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from octvideo.kernels import library
 from octvideo.layers import OctConv3d, avg_pool, split, upsample
 from octvideo.layers.pool import PlanarMaxPool3d
 from octvideo.layers.resize import low_size
-from octvideo.runtime import fused, library, passes
+from octvideo.runtime import fused, passes
 from octvideo.runtime.fused import FusedConv, Join
 from octvideo.runtime.pools import fast_pool
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from octvideo.kernels import library
 from octvideo.layers import avg_pool, upsample
 from octvideo.layers.resize import low_size
-from octvideo.runtime import library, passes, tiles
+from octvideo.runtime import passes, tiles
 from octvideo.runtime.moves import Moves
 from octvideo.runtime.tiles import TiledConv, tiles_read_low, tiles_take
 

@@ -41,7 +41,7 @@ static void pool_row(const Plan *plan, const Maps *maps, const Element *out, Int
     const Element *high = out + clip * size[0] * size[1] * size[2] * plan->out_step;
     for (Int y = first; y < last; y++) {
         Element *to = maps->pooled + (frame * low[1] + y) * low[2] * plan->pooled_step;
-        pool_cells(high, plan->out_step, to, plan->pooled_step, frame % low[0], y, size, factors);
+        pool_cells(high, plan->out_step, to, plan->pooled_step, frame % low[0], y, size, factors, 0);
     }
 }
 

@@ -7,10 +7,9 @@
 
 #define MOST_PLACES 8 /* of a cell: two on each of three axes */
 
-/* The means of up to MOST_PLACES rows of channels; num_rows is a constant where this is called. */
-static inline __attribute__((always_inline)) void mean(const Element *const *rows, const int num_rows,
-                                                       Element *restrict to, Int channels) {
-    const float share = 1.0f / num_rows;
+/* The sum of up to MOST_PLACES rows of channels, times `share`; num_rows is a constant where this is called. */
+static inline __attribute__((always_inline)) void add_up(const Element *const *rows, const int num_rows,
+                                                         Element *restrict to, Int channels, float share) {
 #if MASKED
     for (Int c = 0; c < channels; c += 16) {
         const __mmask16 some = first_of_16(channels - c);
@@ -30,17 +29,19 @@ static inline __attribute__((always_inline)) void mean(const Element *const *row
 #endif
 }
 
-static inline void mean_of(const Element *const *rows, int num_rows, Element *to, Int channels) {
-    if (num_rows == 4) mean(rows, 4, to, channels);
-    else if (num_rows == 2) mean(rows, 2, to, channels);
-    else if (num_rows == 8) mean(rows, 8, to, channels);
-    else mean(rows, 1, to, channels);
+/* The mean of rows, or their sum. */
+static inline void pool_rows(const Element *const *rows, int num_rows, Element *to, Int channels, int sums) {
+    const float share = sums ? 1 : 1.0f / num_rows;
+    if (num_rows == 4) add_up(rows, 4, to, channels, share);
+    else if (num_rows == 2) add_up(rows, 2, to, channels, share);
+    else if (num_rows == 8) add_up(rows, 8, to, channels, share);
+    else add_up(rows, 1, to, channels, share);
 }
 
-/* Pool the cells of row y of frame t of the low map; size is (T, H, W, C) of the high one. The places of either lie one
-   step apart. */
+/* Pool the cells of row y of frame t of the low map, by sums or means; size is (T, H, W, C) of the high one. The places
+   of either lie one step apart. */
 static inline void pool_cells(const Element *clip, Int clip_step, Element *to, Int step, Int t, Int y, const Int *size,
-                              const Int *factors) {
+                              const Int *factors, int sums) {
     const Element *rows[MOST_PLACES];
     int num_rows = 0;
     for (Int a = t * factors[0]; a < (t + 1) * factors[0] && a < size[0]; a++)
@@ -48,12 +49,12 @@ static inline void pool_cells(const Element *clip, Int clip_step, Element *to, I
             for (Int c = 0; c < factors[2]; c++) rows[num_rows++] = clip + ((a * size[1] + b) * size[2] + c) * clip_step;
     Int x = 0;
     for (; x + factors[2] <= size[2]; x += factors[2], to += step) {
-        mean_of(rows, num_rows, to, size[3]);
+        pool_rows(rows, num_rows, to, size[3], sums);
         for (int r = 0; r < num_rows; r++) rows[r] += factors[2] * clip_step;
     }
     if (x == size[2]) return;
     for (int r = 0; r < num_rows; r += 2) rows[r / 2] = rows[r]; /* half a cell at the end: every other place */
-    mean_of(rows, num_rows / 2, to, size[3]);
+    pool_rows(rows, num_rows / 2, to, size[3], sums);
 }
 
 #endif

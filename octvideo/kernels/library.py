@@ -23,7 +23,8 @@ DEFINITIONS: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.bflo
 
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
 _FUNCTIONS: dict[str, tuple[tuple[type, ...], type | None]] = {
-    "pool": ((_POINTER, _POINTER, _INT, _POINTER, _INT, _POINTER, ctypes.c_int), None),
+    "pool": ((_POINTER, _POINTER, _INT, _POINTER, _INT, _POINTER, *(ctypes.c_int,) * 2), None),
+    "add_upsampled": ((*(_POINTER,) * 3, _INT, _POINTER, _INT, _POINTER, *(ctypes.c_int,) * 2), None),
     "lay_pixels": ((*(_POINTER,) * 3, _INT, _POINTER, *(_INT,) * 2, ctypes.c_int), None),
     "add_raised": ((*(_POINTER,) * 3, _INT, _POINTER, _INT, *(_POINTER,) * 2, *(ctypes.c_int,) * 2), None),
     "max_pool": ((_POINTER, _INT, _POINTER, _INT, *(_POINTER,) * 5, ctypes.c_int), None),
@@ -45,7 +46,7 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     try:
         loaded = ctypes.CDLL(str(compiled(dtype)))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        slower = "fast networks run by oneDNN's and torch's functions, which take longer"
+        slower = "networks run by oneDNN's and torch's functions, which take longer"
         warnings.warn(f"{slower}: {_reason(error)}", stacklevel=2)
         return None
     for name, (arguments, result) in _FUNCTIONS.items():

@@ -1,5 +1,5 @@
 /* Passes over channels-last maps, (clips, frames, height, width, channels) side by side in memory, each of which would
-   be two or more by a library: see octvideo/runtime/passes.py. */
+   be two or more by a library: see kernels/passes.py and runtime/passes.py in octvideo/. */
 
 #include "cells.h"
 
@@ -7,9 +7,9 @@ static inline Int num_cells(const Int *size, const Int *factors, int axis) {
     return (size[axis] + factors[axis] - 1) / factors[axis];
 }
 
-/* Means over cells of a map of size (T, H, W, C), written to places that lie pooled_step apart. */
+/* Means over cells of a map of size (T, H, W, C), or sums, written to places that lie pooled_step apart. */
 void pool(const Element *high, Element *pooled, Int clips, const Int *size, Int pooled_step, const Int *factors,
-          int threads) {
+          int sums, int threads) {
     const Int frames = num_cells(size, factors, 0), height = num_cells(size, factors, 1);
     const Int width = num_cells(size, factors, 2), of_clip = size[0] * size[1] * size[2] * size[3];
 #pragma omp parallel for collapse(3) num_threads(threads)
@@ -17,7 +17,8 @@ void pool(const Element *high, Element *pooled, Int clips, const Int *size, Int 
         for (Int t = 0; t < frames; t++)
             for (Int y = 0; y < height; y++) {
                 Int place = ((n * frames + t) * height + y) * width;
-                pool_cells(high + n * of_clip, size[3], pooled + place * pooled_step, pooled_step, t, y, size, factors);
+                const Element *clip = high + n * of_clip;
+                pool_cells(clip, size[3], pooled + place * pooled_step, pooled_step, t, y, size, factors, sums);
             }
 }
 
@@ -49,22 +50,51 @@ void lay_pixels(const Element *x, const Int *steps, Element *rows, Int clips, co
             }
 }
 
-/* high + raised, rectified if relu. */
-static inline __attribute__((always_inline)) void add(Element *high, const Element *raised, Int channels, int relu) {
+/* to = high + share * low, rectified if relu; `to` may be high. */
+static inline __attribute__((always_inline)) void add(Element *to, const Element *high, const Element *low, float share,
+                                                      Int channels, int relu) {
 #if MASKED
-    const __m512 least = _mm512_set1_ps(relu ? 0 : -__builtin_inff());
+    const __m512 least = _mm512_set1_ps(relu ? 0 : -__builtin_inff()), factor = _mm512_set1_ps(share);
     for (Int c = 0; c < channels; c += 16) {
         const __mmask16 some = first_of_16(channels - c);
-        const __m512 sum = _mm512_add_ps(load_some(some, high + c), load_some(some, raised + c));
-        store_some(high + c, some, _mm512_max_ps(least, sum)); /* of a maximum with NaN its second number is the result */
+        const __m512 sum = _mm512_fmadd_ps(load_some(some, low + c), factor, load_some(some, high + c));
+        store_some(to + c, some, _mm512_max_ps(least, sum)); /* of a maximum with NaN its second number is the result */
     }
 #else
 #pragma omp simd
     for (Int c = 0; c < channels; c++) {
-        float value = load(high[c]) + load(raised[c]);
-        high[c] = store(relu && value < 0 ? 0 : value);
+        float value = load(high[c]) + share * load(low[c]);
+        to[c] = store(relu && value < 0 ? 0 : value);
     }
 #endif
+}
+
+/* Places of the cell that has this index along an axis. */
+static inline Int cell_length(Int cell, const Int *size, const Int *factors, int axis) {
+    const Int left = size[axis] - cell * factors[axis];
+    return left < factors[axis] ? left : factors[axis];
+}
+
+/* out = high + upsample(low), of size (T, H, W, C); with `means` an element of low is shared out among the places of its
+   cell, as the gradient of a mean is. The places of low lie low_step apart. */
+void add_upsampled(const Element *high, const Element *low, Element *out, Int clips, const Int *size, Int low_step,
+                   const Int *factors, int means, int threads) {
+    const Int frames = num_cells(size, factors, 0), height = num_cells(size, factors, 1);
+    const Int width = num_cells(size, factors, 2), channels = size[3];
+#pragma omp parallel for collapse(3) num_threads(threads)
+    for (Int n = 0; n < clips; n++)
+        for (Int t = 0; t < size[0]; t++)
+            for (Int y = 0; y < size[1]; y++) {
+                const Int frame = t / factors[0], row = y / factors[1];
+                const Int at = ((n * size[0] + t) * size[1] + y) * size[2] * channels;
+                const Int rows = cell_length(frame, size, factors, 0) * cell_length(row, size, factors, 1);
+                const Element *from = low + ((n * frames + frame) * height + row) * width * low_step;
+                for (Int x = 0; x < size[2]; x++) {
+                    const Int cell = x / factors[2], places = rows * cell_length(cell, size, factors, 2);
+                    const Int to = at + x * channels;
+                    add(out + to, high + to, from + cell * low_step, means ? 1.0f / places : 1, channels, 0);
+                }
+            }
 }
 
 /* high + upsample(raised), rectified if relu, written over high, of size (T, H, W, C); and, where pooled is given, its
@@ -85,12 +115,12 @@ void add_raised(Element *high, const Element *raised, Element *pooled, Int clips
                         for (Int x = 0; x < size[2]; x++) {
                             Element *to = high + n * of_clip + ((a * size[1] + b) * size[2] + x) * channels;
                             const Element *more = raised + (row * raised_width + x / raising[2]) * channels;
-                            if (relu) add(to, more, channels, 1);
-                            else add(to, more, channels, 0);
+                            if (relu) add(to, to, more, 1, channels, 1);
+                            else add(to, to, more, 1, channels, 0);
                         }
                     }
                 Element *to = pooled + ((n * frames + t) * height + y) * width * pooled_step;
-                if (pooled) pool_cells(high + n * of_clip, channels, to, pooled_step, t, y, size, pooling);
+                if (pooled) pool_cells(high + n * of_clip, channels, to, pooled_step, t, y, size, pooling, 0);
             }
 }
 

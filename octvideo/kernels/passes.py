@@ -1,0 +1,58 @@
+"""What the two parts of a pair give each other, and its gradients: each in one pass over the large map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from octvideo.kernels.library import library, three
+from octvideo.kernels.maps import row_step, size_of
+
+
+def pool(high: Tensor, pooled: Tensor, factors: Sequence[int], sums: bool = False) -> None:
+    """Write the means over cells of `factors`, or their sums, into `pooled`; those at the end are of what lies inside.
+
+    With factors of 1 it copies.
+
+    Shape:
+        high (N, C, *size), which the kernels take; pooled (N, C, *ceil(size / factors)), which may be some channels of
+        a wider map. Factors are 1 or 2.
+
+    Raises:
+        ValueError: another shape or type of `pooled`, or its channels lie apart.
+    """
+    _check_low("pooled", pooled, high, factors)
+    library(high.dtype).pool(  # type: ignore[union-attr]
+        high.data_ptr(), pooled.data_ptr(), high.shape[0], size_of(high), row_step(pooled), three(factors), sums,
+        torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def add_upsampled(high: Tensor, low: Tensor, factors: Sequence[int], means: bool = False) -> Tensor:
+    """A new map `high + upsample(low)`; with `means` each element of low is shared out among the places of its cell.
+
+    Shape:
+        high (N, C, *size), which the kernels take; low (N, C, *ceil(size / factors)), which may be some channels of a
+        wider map -> (N, C, *size). Factors are 1 or 2.
+
+    Raises:
+        ValueError: another shape or type of `low`, or its channels lie apart.
+    """
+    _check_low("low", low, high, factors)
+    out = torch.empty_like(high)
+    library(high.dtype).add_upsampled(  # type: ignore[union-attr]
+        high.data_ptr(), low.data_ptr(), out.data_ptr(), high.shape[0], size_of(high), row_step(low), three(factors),
+        means, torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def _check_low(name: str, low: Tensor, high: Tensor, factors: Sequence[int]) -> None:
+    shape = (*high.shape[:2], *(-(-n // f) for n, f in zip(high.shape[2:], factors, strict=True)))
+    if tuple(low.shape) != shape or low.dtype != high.dtype or row_step(low) is None:
+        raise ValueError(
+            f"{name} must be a channels-last map of shape {shape} and {high.dtype}, one cell of {tuple(factors)} an "
+            f"element; got {tuple(low.shape)} with strides {low.stride()} and {low.dtype}"
+        )
