@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -55,8 +56,32 @@ def is_layer(module: nn.Module) -> bool:
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity)
 
 
+WRITES_OVER = "writes over its first operand"
+"""In the `meta` of nodes that stand for statements such as `x += y`: torch.fx knows these as `x = x + y` only."""
+
+
+class _Proxy(fx.Proxy):
+    """Marks the nodes of statements that change a value in place."""
+
+
+def _marking(function: Callable[[Any, Any], Any]) -> Callable[[fx.Proxy, Any], fx.Proxy]:
+    def call(self: fx.Proxy, other: Any) -> fx.Proxy:
+        result = function(self, other)
+        result.node.meta[WRITES_OVER] = True
+        return result
+
+    return call
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor"):
+    setattr(_Proxy, f"__i{_name}__", _marking(getattr(operator, f"__{_name}__")))
+
+
 class _Tracer(fx.Tracer):
     """Keeps whole what `is_layer` says; follows identities, through which some networks pass lists of maps."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return is_layer(m)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from octvideo.convert.trace import trace
+from octvideo.convert.trace import WRITES_OVER, trace
 from octvideo.layers import OctConv2d, OctConv3d, Pairwise, octave_from_dense
 from octvideo.layers.conv import dense_kind
 from octvideo.layers.replace import replace_modules
@@ -19,6 +19,7 @@ from octvideo.runtime.fused import FusedConv, Join, why_not_fused
 from octvideo.runtime.pools import fast_pool
 
 SUMS = (operator.add, operator.iadd, torch.add)
+NEW_MAPS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.Linear)
 RELUS = (torch.relu, torch.relu_, F.relu, F.relu_, "relu", "relu_")
 
 
@@ -32,10 +33,11 @@ def fuse(network: nn.Module) -> nn.Module:
         The graph of the network, as a module.
 
     Raises:
-        ValueError: torch.fx cannot trace the network.
+        ValueError: torch.fx cannot trace the network, or it reads a map that it has written over.
     """
     graph = trace(network)
     modules = {str(node.target): network.get_submodule(str(node.target)) for node in _calls(graph)}
+    _check_written_over(graph, modules)
     uses = Counter(modules[str(node.target)] for node in _calls(graph))
     fused: dict[nn.Module, FusedConv] = {}
     for node in _calls(graph):
@@ -60,6 +62,22 @@ def fuse(network: nn.Module) -> nn.Module:
 
 def _fuse_at(node: fx.Node, modules: dict[str, nn.Module]) -> FusedConv:
     """The fused convolution of a node, whose call takes the place of the sum and the rectifier that alone read it."""
+    chain, args = _chain_from(node, modules)
+    if _is_changed_between(node, chain[-1], args, modules):
+        chain, args = [node], list(node.args)
+    if len(chain) > 1:
+        with node.graph.inserting_before(chain[-1]):
+            call = node.graph.call_module(str(node.target), tuple(args))
+        relu = _rectifies(chain[-1], modules)
+        chain[-1].replace_all_uses_with(call)
+        for done in reversed(chain):
+            node.graph.erase_node(done)
+        return FusedConv(_as_octave(modules[str(node.target)]), relu)
+    return FusedConv(_as_octave(modules[str(node.target)]), False)
+
+
+def _chain_from(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[list[fx.Node], list[Any]]:
+    """A convolution, the sum and the rectifier that alone read it, where they are; and what all of these read."""
     chain, args = [node], list(node.args)
     user = _only_user(node)
     if user is not None and user.target in SUMS and len(user.args) == 2 and not user.kwargs:
@@ -68,16 +86,63 @@ def _fuse_at(node: fx.Node, modules: dict[str, nn.Module]) -> FusedConv:
             chain.append(user)
             args.append(others[0])
     user = _only_user(chain[-1])
-    relu = user is not None and _rectifies(user, modules)
-    if relu:
-        chain.append(user)  # type: ignore[arg-type]
-    if len(chain) > 1:
-        with node.graph.inserting_before(chain[-1]):
-            call = node.graph.call_module(str(node.target), tuple(args))
-        chain[-1].replace_all_uses_with(call)
-        for done in reversed(chain):
-            node.graph.erase_node(done)
-    return FusedConv(_as_octave(modules[str(node.target)]), relu)
+    if user is not None and _rectifies(user, modules):
+        chain.append(user)
+    return chain, args
+
+
+def _is_changed_between(first: fx.Node, last: fx.Node, args: list[Any], modules: dict[str, nn.Module]) -> bool:
+    """True where something between two nodes may write over what `args` are, so that later is too late to read it."""
+    read = set().union(*(_memory_of(arg, modules) for arg in args if isinstance(arg, fx.Node)))
+    node = first.next
+    while node is not last.next:
+        changed = _changed_by(node, modules)
+        if changed is not None and node is not last and _memory_of(changed, modules) & read:
+            return True
+        node = node.next
+    return False
+
+
+def _check_written_over(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
+    """Refuse a network that reads a map after a statement such as `x += y`, which torch.fx knows as `x = x + y`."""
+    nodes = list(graph.nodes)
+    for number, node in enumerate(nodes):
+        if WRITES_OVER not in node.meta:
+            continue
+        changed = _memory_of(node.all_input_nodes[0], modules)
+        for later in nodes[number + 1 :]:
+            if any(_memory_of(arg, modules) & changed for arg in later.all_input_nodes):
+                raise ValueError(f"{later.name} reads what {node.name} has written over, which torch.fx does not see")
+
+
+def _changed_by(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
+    """The node whose value another one writes over."""
+    module = modules.get(str(node.target)) if node.op == "call_module" else None
+    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__")
+    in_place |= any(arg is True for arg in node.args[1:]) or bool(getattr(module, "inplace", False))
+    in_place |= bool(node.kwargs.get("inplace")) or "out" in node.kwargs
+    operands = node.all_input_nodes if in_place else []
+    return operands[0] if operands else None
+
+
+def _memory_of(node: fx.Node, modules: dict[str, nn.Module]) -> set[fx.Node]:
+    """The nodes in whose memory the value of a node may lie."""
+    found: set[fx.Node] = set()
+    left = [node]
+    while left:
+        node = left.pop()
+        if node not in found:
+            found.add(node)
+            left += [] if _is_new(node, modules) else node.all_input_nodes
+    return found
+
+
+def _is_new(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """True where a node's value lies in memory of its own, for certain."""
+    module = modules.get(str(node.target)) if node.op == "call_module" else None
+    known = node.target in (operator.add, torch.add, torch.cat) or WRITES_OVER in node.meta
+    return known or isinstance(module, NEW_MAPS)
 
 
 def _join_before(network: nn.Module, graph: fx.Graph, fused_at: Callable[[fx.Node], FusedConv | None]) -> None:

@@ -23,7 +23,7 @@ TOLERANCES: dict[torch.dtype | None, float] = {
     torch.float16: 0.02,
     torch.bfloat16: 0.1,
 }
-"""Largest difference of the outputs, relative to the largest output (or 1), by the input's type."""
+"""Largest difference of the outputs, relative to the largest output, by the input's type."""
 
 Step = Callable[[nn.Module, Any], nn.Module]
 
@@ -45,11 +45,19 @@ class FastNetwork(nn.Module):
         self.network, self.dtype = network, dtype
         self.spared_channels = MOST_CHANNELS if lays_pixels else 0
 
-    def forward(self, *args: Any) -> Any:
-        given = next((t.dtype for t in tree_leaves(args) if _is_floating(t)), self.dtype)
-        args = tuple(channels_last(_cast(a, self.dtype), self.spared_channels) for a in args)
-        out = self.network(*args)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.jit.is_tracing():
+            raise RuntimeError(
+                "torch.jit.trace does not see what a fast network calls: trace the network that it was made of"
+            )
+        given = next((t.dtype for t in tree_leaves((args, kwargs)) if _is_floating(t)), self.dtype)
+        args = tuple(self._laid(arg) for arg in args)
+        out = self.network(*args, **{name: self._laid(arg) for name, arg in kwargs.items()})
         return _cast(out, given)
+
+    def _laid(self, x: Any) -> Any:
+        """An argument in the network's type and memory."""
+        return channels_last(_cast(x, self.dtype), self.spared_channels)
 
 
 def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None, compile: bool = False) -> nn.Module:
@@ -61,17 +69,22 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
     do, in two steps. Or with `compile`, torch.compile generates code for the whole network. For large batches see also
     `keep_freed_memory`. No gradients flow through a fast network.
 
-    Each step is checked on the example; one that fails or changes the outputs is left out, with a warning. Norms and
-    sums of a network that torch.fx cannot trace are left as they are: its branches may depend on the input.
+    Each step is checked on the example (on noise, if its elements are all the same); one that fails or changes the
+    outputs is left out, with a warning. Norms and sums of a network that torch.fx cannot trace are left as they are:
+    its branches may depend on the input.
 
     Args:
         model: any network; it is not changed.
         example: an input of the size and type to come; a tuple is passed as positional arguments.
-        dtype: of weights and maps within the fast network, as torch.bfloat16; None keeps the network's.
+        dtype: torch's floating type of weights and maps within the fast network; None keeps the network's.
         compile: compile for the example's size; takes a minute or more, and a C++ compiler on a CPU.
 
     Returns:
         The fast network in evaluation mode, its outputs within `TOLERANCES` of the original's.
+
+    Raises:
+        TypeError: the model is no module, or dtype is no floating type.
+        ValueError: the model is fast already, or it does not run on the example.
 
     Example:
         >>> import torch
@@ -79,6 +92,7 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
         >>> clip = torch.zeros(1, 3, 16, 48, 48)
         >>> fast = optimize(resnet3d_tiny(num_classes=8, alpha=0.25), clip)
     """
+    _check_arguments(model, dtype)
     network: nn.Module = copy.deepcopy(model).eval()
     steps: list[tuple[str, Step]] = [
         ("folding batch norms", fold_norms),
@@ -86,7 +100,7 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
         ("compiling", _compiled) if compile else ("fusing sums and activations", fuse_convolutions),
     ]
     with torch.no_grad():
-        expected = tree_leaves(call(network, example))
+        expected, example = _outputs(network, example)
         types = [*([dtype] if dtype else []), *(e.dtype for e in expected if isinstance(e, Tensor))]
         tolerance = max(TOLERANCES.get(t, 0.0) for t in types)
         for name, step in steps:
@@ -94,10 +108,41 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
     return network
 
 
+def _check_arguments(model: Any, dtype: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a module, an instance and not its class; got {model!r}")
+    if isinstance(model, FastNetwork):
+        raise ValueError("model is a fast network already: optimize the network that it was made of")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in TOLERANCES):
+        known = ", ".join(str(t) for t in TOLERANCES)
+        raise TypeError(f"dtype must be one of {known}, or None for the network's own; got {dtype!r}")
+
+
+def _outputs(network: nn.Module, example: Any) -> tuple[list[Any], Any]:
+    """What a network gives for an example, and the example, or noise in its place where that would show nothing."""
+    tensors = [t for t in tree_leaves(example) if isinstance(t, Tensor)]
+    if not tensors or not all(t.numel() for t in tensors):
+        shapes = ", ".join(str(tuple(t.shape)) for t in tensors) or repr(type(example).__name__)
+        raise ValueError(f"example must hold tensors with elements, an input such as those to come; got {shapes}")
+    try:
+        expected = tree_leaves(call(network, example))
+    except Exception as error:
+        shapes = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors)
+        raise ValueError(f"{type(network).__name__} does not run on the example ({shapes}): {error}") from error
+    if any(_is_floating(t) and t.numel() > 1 and bool((t == t.flatten()[0]).all()) for t in tensors):
+        generator = torch.Generator().manual_seed(0)
+        noise = tree_map(lambda t: torch.randn(t.shape, generator=generator).to(t) if _is_floating(t) else t, example)
+        shown = tree_leaves(call(network, noise))
+        if all(bool(t.isfinite().all()) for t in shown if isinstance(t, Tensor)):
+            return shown, noise
+    return expected, example
+
+
 def fold_norms(network: nn.Module, example: Any) -> nn.Module:
     """Fold every batch norm that alone reads a convolution's output into that convolution; change and return both."""
     graph = trace(network)  # by torch.fx: a run on the example would show one of several branches only
     uses = [str(node.target) for node in graph.nodes if node.op == "call_module"]
+    uses += [str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"]  # of its weight
     for node in graph.nodes:
         users = list(node.users)
         if node.op != "call_module" or len(users) != 1 or users[0].op != "call_module":
@@ -159,7 +204,8 @@ def _checked(
     """The network after a step, or before it where the step fails or changes what comes out."""
     try:
         candidate = step(copy.deepcopy(network), example)
-        worst = max(map(_difference, tree_leaves(call(candidate, example)), expected), default=0.0)
+        differences = [_difference(*both) for both in zip(tree_leaves(call(candidate, example)), expected, strict=True)]
+        worst = float(torch.tensor([0.0, *differences], dtype=torch.float64).max())
     except Exception as error:  # a step may meet anything in a stranger's network
         warnings.warn(f"{name} is left out: {type(error).__name__}: {str(error).strip().splitlines()[0]}", stacklevel=3)
         return network
@@ -170,8 +216,13 @@ def _checked(
 
 
 def _difference(got: Any, expected: Any) -> float:
-    """Largest difference of two outputs, relative to the largest one, or to 1."""
-    return float((got.double() - expected.double()).abs().max() / expected.double().abs().max().clamp(min=1))
+    """Largest difference of two outputs, relative to the largest number in the second; infinite for unlike ones."""
+    if not isinstance(expected, Tensor):
+        return 0.0 if got == expected else float("inf")
+    if not expected.numel():
+        return 0.0 if got.shape == expected.shape else float("inf")
+    largest = expected.double().abs().max().clamp(min=torch.finfo(torch.float32).tiny)
+    return float((got.double() - expected.double()).abs().max() / largest)
 
 
 def _fold(conv: Any, norm: Any) -> None:

@@ -1,7 +1,9 @@
 """The fast network computes what the network computes."""
 
 import copy
+import operator
 import pickle
+import sys
 
 import pytest
 import torch
@@ -124,12 +126,13 @@ def test_other_peoples_networks():
 class ReadsItsOwnWeight(nn.Module):
     """A convolution whose weight something else reads: folding its norm would change that."""
 
-    def __init__(self):
+    def __init__(self, hidden):
         super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+        self.conv, self.norm, self.hidden = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), hidden
 
     def forward(self, x):
-        return self.norm(self.conv(x)) + self.conv.weight.sum()
+        weight = self.conv._parameters["weight"] if self.hidden else self.conv.weight
+        return self.norm(self.conv(x)) + weight.sum()
 
 
 class NeedsContiguousMemory(nn.Module):
@@ -138,13 +141,133 @@ class NeedsContiguousMemory(nn.Module):
 
 
 def test_a_step_that_would_change_the_outputs_is_left_out_with_a_warning():
-    model, x = awake(ReadsItsOwnWeight()), torch.randn(2, 3, 4, 4)
+    model, x = awake(ReadsItsOwnWeight(hidden=True)), torch.randn(2, 3, 4, 4)
     with pytest.warns(UserWarning, match="folding batch norms is left out: outputs differ by"):
         fast = optimize(model, x)
     torch.testing.assert_close(fast(x), model(x))
     with pytest.warns(UserWarning, match="lowering convolutions and poolings is left out: ZeroDivisionError"):
         fast = optimize(NeedsContiguousMemory(), torch.randn(2, 3, 2, 4, 4))
     assert fast(x).shape == (2, 48)
+
+
+def test_a_weight_that_is_read_elsewhere_is_not_folded():
+    model, x = awake(ReadsItsOwnWeight(hidden=False)), torch.randn(2, 3, 4, 4)
+    fast = optimize(model, x)
+    assert len(norms(fast)) == 1
+    torch.testing.assert_close(fast(x), model(x))
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_an_example_whose_elements_are_all_the_same_is_no_check(value):
+    model = awake(ReadsItsOwnWeight(hidden=True))
+    nn.init.zeros_(model.norm.weight)  # of a constant map nothing is to be seen then
+    with torch.no_grad():
+        model.norm.weight[0] = 1
+    before = torch.get_rng_state()
+    with pytest.warns(UserWarning, match="folding batch norms is left out: outputs differ by"):
+        fast = optimize(model, torch.full((2, 3, 4, 4), value))
+    assert torch.equal(torch.get_rng_state(), before)
+    x = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(fast(x), model(x))
+
+
+class Small(nn.Module):
+    """Probabilities of many classes, and what is no map."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4000, 1), nn.BatchNorm2d(4000)
+
+    def forward(self, x, scale=None):
+        y = self.norm(self.conv(x)).mean((2, 3))
+        y = y if scale is None else y * scale
+        return {"probabilities": y.softmax(1), "classes": 4000, "name": "small"}
+
+
+def test_small_outputs_and_outputs_that_are_no_tensors():
+    model, x = awake(Small()), torch.randn(2, 3, 4, 4)
+    with torch.no_grad():
+        fast, expected = optimize(model, x), model(x, scale=torch.tensor(2.0))
+        got = fast(x, scale=torch.tensor(2.0))
+    assert (got["classes"], got["name"]) == (4000, "small")
+    torch.testing.assert_close(got["probabilities"], expected["probabilities"], rtol=1e-4, atol=0)
+    with pytest.warns(UserWarning, match="lowering convolutions and poolings is left out: outputs differ by"):
+        network = optimize_with_wrong_lowering(model, x)
+    torch.testing.assert_close(network(x)["probabilities"], model(x)["probabilities"])
+
+
+def optimize_with_wrong_lowering(model, x):
+    """Its wrong probabilities are far below 1, as are the right ones."""
+
+    def wrong(network, dtype=None):
+        network.conv.weight.data.mul_(2)
+        return network
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[lower.__module__], "lower", wrong)
+        return optimize(model, x)
+
+
+def test_wrong_arguments():
+    model, x = nn.Conv2d(3, 4, 3), torch.randn(1, 3, 6, 6)
+    for wrong in (None, nn.Conv2d):
+        with pytest.raises(TypeError, match="model must be a module, an instance"):
+            optimize(wrong, x)
+    for wrong in ("bfloat16", torch.int8, torch.complex64):
+        with pytest.raises(TypeError, match=r"dtype must be one of .*torch.bfloat16.*; got"):
+            optimize(model, x, dtype=wrong)
+    for wrong in (None, "clip", [], x[:0]):
+        with pytest.raises(ValueError, match="example must hold tensors with elements"):
+            optimize(model, wrong)
+    with pytest.raises(ValueError, match=r"Conv2d does not run on the example \(\(1, 2, 6, 6\) torch.float32\)"):
+        optimize(model, torch.randn(1, 2, 6, 6))
+    fast = optimize(model, x)
+    with pytest.raises(ValueError, match="is a fast network already"):
+        optimize(fast, x)
+    with pytest.raises(RuntimeError, match="torch.jit.trace does not see"):
+        torch.jit.trace(fast, x)
+
+
+class InPlace(nn.Module):
+    """Statements that write over a map: what is read later is no longer what it was."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.a, self.b = kind, nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        x = self.b(x)
+        y = self.a(x)
+        if self.kind == "summand":
+            z = x
+            x += y
+            return x + z
+        if self.kind == "view":
+            z = x.flatten(1)
+            x += y
+            return x.sum() + z.sum()
+        if self.kind == "input":
+            x = torch.relu_(x)
+        elif self.kind == "keyword":
+            torch.nn.functional.relu(x, inplace=True)
+        elif self.kind == "method":
+            x[:, :2].mul_(3)
+        return torch.relu(y + x)
+
+
+@pytest.mark.parametrize("kind", ["summand", "view", "input", "keyword", "method"])
+@pytest.mark.filterwarnings("ignore:.* is left out")
+def test_maps_that_are_written_over(kind):
+    model, x = InPlace(kind).eval(), torch.randn(2, 4, 6, 5)
+    with torch.no_grad():
+        fast = optimize(model, torch.zeros(1, 4, 3, 3))
+        torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_sums_in_place_of_a_residual_network_are_fused():
+    network = lower(fold_norms(awake(torchvision.models.resnet18(num_classes=5)), torch.zeros(1, 3, 64, 64)))
+    fused = fuse_convolutions(network, None)
+    assert not any(node.target is operator.add for node in fused.network.graph.nodes)
 
 
 class TwoBranches(nn.Module):
