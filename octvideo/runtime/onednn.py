@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from octvideo.kernels import LAYOUTS
+from octvideo.layers.lowering import settled
 from octvideo.runtime import passes
 from octvideo.runtime.moves import Moves
 from octvideo.runtime.views import view_for
@@ -25,6 +27,7 @@ class OneDnnConv:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, moves: Moves, groups: int) -> None:
+        self.moves, self.given_weight = moves, weight
         self.view = view_for(moves.kernel, moves.stride, moves.padding)
         self.frame_stride = moves.stride[0]
         kernel, stride, padding, dilation = ([numbers[a] for a in self.view.axes] for numbers in moves)
@@ -58,6 +61,13 @@ class OneDnnConv:
 
     def _convolve(self, x: Tensor, total: Tensor | None, relu: bool) -> Tensor:
         """Convolve; written over `total` with what it holds added, where it is given."""
+        settled_x, stride, padding = settled(x, self.given_weight, *self.moves[1:])
+        if settled_x is not x or not x.shape[0]:
+            conv = F.conv2d if x.dim() == 4 else F.conv3d
+            out = conv(settled_x, self.given_weight, self.bias, stride, padding, self.moves.dilation, self.how[-1])
+            out = out.contiguous(memory_format=LAYOUTS[x.dim()])
+            out = out if total is None else total.add_(out)
+            return out.relu_() if relu else out
         seen = self.view.of(x, self.frame_stride)
         if seen.shape not in self.packed:
             size = list(seen.shape)

@@ -12,7 +12,7 @@ from pytorchvideo.models import create_slowfast
 from torch import nn
 
 from octvideo import octavize
-from octvideo.layers import OctConv2d
+from octvideo.layers import OctConv2d, octave_from_dense
 from octvideo.models import IMAGE_BUILDERS, build_model
 from octvideo.runtime import FastNetwork, optimize
 from octvideo.runtime.fused import FusedConv, Join
@@ -354,3 +354,21 @@ def test_compiled():
         fast = optimize(model, x, compile=True)
         torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-4)
     assert not isinstance(fast, FastNetwork)  # torch's wrapper around it
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_small_maps_and_batches_of_none(groups, dtype):
+    """Of one place or less than the kernel, where torch's own kernels of bfloat16 give numbers from elsewhere."""
+    network = nn.Sequential(
+        nn.Conv3d(8, 8, (5, 3, 3), (4, 2, 2), (5, 2, 3), (2, 1, 2), groups), nn.ReLU(),
+        nn.Conv3d(8, 8, (1, 1, 3), (1, 2, 2), 0, (1, 2, 3), groups),
+        octave_from_dense(nn.Conv3d(8, 8, (1, 1, 2), (1, 1, 2), groups=groups), 0, 0),
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        fast = optimize(network, torch.randn(2, 8, 9, 9, 24), dtype=dtype)
+        assert sum(isinstance(m, FusedConv) for m in fast.modules()) == 3
+        for shape in [(2, 8, 3, 2, 20), (1, 8, 1, 1, 19), (0, 8, 3, 4, 20)]:
+            x = torch.randn(shape)
+            tolerance = 1e-4 if dtype == torch.float32 else 0.03
+            torch.testing.assert_close(fast(x), network(x), rtol=tolerance, atol=tolerance)
