@@ -92,7 +92,7 @@ def test_maximum_pooling(dtype):
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_maximum_pooling_that_rounds_up_over_some_channels_of_a_map(dtype):
     for kernel, stride, padding in [((2, 1, 1), (2, 1, 1), 0), (3, 1, 1), (3, 2, 1), ((1, 4, 2), (1, 3, 5), (0, 2, 0))]:
-        for size in [(5, 11, 8), (4, 9, 7), (3, 4, 2)]:
+        for size in [(5, 11, 8), (4, 9, 7), (3, 4, 2), (1, 3, 1)]:
             x = random_map(40, size, dtype)[:, :21]
             pool = nn.MaxPool3d(kernel, stride, padding, ceil_mode=True)
             assert torch.equal(fast_pool(pool)(x).float(), pool(x.float()))
