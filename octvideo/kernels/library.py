@@ -67,7 +67,7 @@ def three(values: Sequence[int], missing: int = 1) -> ctypes.Array[ctypes.c_int6
 
 
 def compiled(dtype: torch.dtype) -> Path:
-    """The shared library for a type and this machine's processor, compiled where it is not in the cache, or damaged there.
+    """The shared library for a type and this machine's processor, compiled where the cache has none that is whole.
 
     Raises:
         FileNotFoundError: there is no C compiler.

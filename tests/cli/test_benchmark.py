@@ -1,6 +1,7 @@
 """`octvideo benchmark` and the timing in turns behind it."""
 
 import json
+import sys
 
 import av
 import pytest
@@ -106,6 +107,12 @@ def test_tables_of_layers_tell_what_they_show(arguments, told, tmp_path, capsys)
     assert told in capsys.readouterr().out
     assert json.loads((tmp_path / "b.json").read_text())["rows"]
     assert (tmp_path / "b.png").exists() == arguments.startswith("layers")
+
+
+def test_a_missing_peer_is_told_with_what_installs_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "octconv", None)
+    assert main(["benchmark", "peers", "--networks", "layer", "--compiled", "false", "--rounds", "2"]) == 0
+    assert "pip install 'octvideo[peers]'" in " ".join(capsys.readouterr().out.split())
 
 
 def test_analyze_tells_the_command_that_finds_slow_layers(capsys):
