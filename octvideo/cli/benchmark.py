@@ -60,7 +60,8 @@ def _parser(name: str, benchmark: Benchmark) -> OneLineParser:
         default = list(inspect.signature(benchmark.measure).parameters[key].default)
         parser.add_argument(f"--{key}", type=kind, nargs="+", default=default, help=texts[key])
     parser.add_function_arguments(benchmark.measure, skip={"progress", *many})
-    parser.add_argument("--output", type=str | None, default=None, help="JSON file for the result")
+    picture = ", and the picture of it beside, with the ending .png" if benchmark.plot else ""
+    parser.add_argument("--output", type=str | None, default=None, help=f"JSON file for the result{picture}")
     return parser
 
 

@@ -135,7 +135,7 @@ CONFIGS = {
     "model: {model: 'strangers:build'}": "model 'strangers:build' is not octvideo's.*add --own_builders",
     "own_builders: true\nmodel: {model: 'strangers:build'}": "c.yaml: own_builders is read on the command line only",
     "config: other.yaml": "c.yaml: config is read on the command line only",
-    "trainer: {strategy: {class_path: strangers.Thing}}": "c.yaml: .*trainer.strategy.*Expected a <class 'str'>",
+    "trainer: {strategy: {class_path: strangers.Thing}}": "c.yaml: .*trainer.strategy.*Expected a text",
     "trainer: {accelerator: {class_path: strangers.Thing}}": "c.yaml: .*trainer.accelerator",
     "trainer: {strategy: strangers.Thing}": "invalid strategy name",
     "trainer: {callbacks: [{class_path: strangers.Thing}]}": "c.yaml: 'trainer.callbacks' is no option",
