@@ -49,7 +49,9 @@ def add_fast_option(parser: OneLineParser) -> None:
 
 
 def add_reading_options(parser: OneLineParser) -> None:
-    """`--unreadable` and `--timeout_seconds`, as `--data.unreadable` and `--data.timeout_seconds` of training."""
+    """`--decoder`, `--unreadable` and `--timeout_seconds`, as `--data.decoder` and so on of training."""
+    text = "what decodes the files in which its seeks are exact (PyAV the rest); auto is the fastest for each file"
+    parser.add_argument("--decoder", type=Literal["auto", "pyav", "torchcodec", "decord"], default="auto", help=text)
     text = "videos that cannot be read: an error, or left out of the score, counted and listed"
     parser.add_argument("--unreadable", type=Literal["error", "skip"], default="error", help=text)
     text = "limit for making a clip, after which its video counts as unreadable; 0 sets none"

@@ -156,7 +156,7 @@ CONFIGS = {
     "base: c.yaml": "c.yaml has more than 10 bases one on the other: does one name itself",
     "base: [c.yaml]": "c.yaml: base should be the path of a config; got list",
     "a: &a [x]\nb: *a": "c.yaml cannot be read as a config: anchors and references",
-    "model: {alpha: x}": "c.yaml: .*model.alpha.*float",
+    "model: {alpha: x}": "c.yaml: .*model.alpha.*finite number",
     "model: {alpha: .nan}": "alpha is the low-frequency share",
     "[" * 5000: "c.yaml cannot be read as a config",
     "x" * (MAX_BYTES + 1): "c.yaml is no config: it is larger than 64 KiB",
