@@ -5,7 +5,7 @@ import ctypes
 import pytest
 import torch
 
-from octvideo.runtime import library
+from octvideo.kernels import library
 
 DAMAGES = {
     "cut off": lambda content: content[:5000],
