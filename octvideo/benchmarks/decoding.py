@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler, get_worker_info
 
 from octvideo.analysis.timing import Progress, silent, time_in_turns
+from octvideo.benchmarks.checks import check_at_least, check_choices, check_timing, check_videos, check_views
 from octvideo.data import (
     Annotations,
     EvalTransform,
@@ -258,14 +259,14 @@ def benchmark_decoding(
         it; in place of them the problem, where a loader does not run.
 
     Raises:
-        ValueError: no video, unknown loaders, or clips and crops that do not pair.
+        ValueError: no video, unknown loaders, a number that is too small, or clips and crops that do not pair.
     """
-    unknown = set(loaders) - set(LOADERS)
-    if unknown or len(clips) != len(crops) or not (videos or hd):
-        raise ValueError(
-            f"loaders must be of {', '.join(LOADERS)}, clips and crops must pair, and videos or hd be given; "
-            f"got {list(loaders)}, {list(clips)}, {list(crops)}, {list(videos)} and {hd}"
-        )
+    check_choices("loaders", loaders, tuple(LOADERS))
+    check_videos(videos, hd)
+    sizes = {"num_frames": num_frames, "frame_stride": frame_stride, "short_side": short_side, "crop": crop}
+    check_views(clips, crops, **sizes)
+    check_at_least(0, workers=workers)
+    check_timing(rounds)
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 
 from octvideo.analysis import count_macs
 from octvideo.analysis.timing import Progress, silent, time_in_turns
+from octvideo.benchmarks.checks import check_at_least, check_timing
 from octvideo.benchmarks.networks import inference
 from octvideo.layers import octave_from_dense, split
 from octvideo.runtime import optimize
@@ -57,9 +58,12 @@ def benchmark_layers(
 
     Raises:
         ValueError: for a kernel or size that is not three numbers, an unknown variant, an alpha that is not above 0 and
-            at most 1, or a number below 1.
+            at most 1, or a number that is too small.
     """
-    _check(channels, alpha, variants, batch_size, threads)
+    check_variants(variants)
+    check_at_least(1, channels=channels, batch_size=batch_size)
+    check_timing(rounds, threads)
+    _check_alphas(alpha)
     shapes = {text: three_numbers(text, "sizes") for text in sizes}
     reaches = {text: three_numbers(text, "kernels", odd=True) for text in kernels}
     torch.set_num_threads(threads)
@@ -102,10 +106,7 @@ def layer_call(variant: str, layer: nn.Module, x: Any) -> Callable[[], Any]:
     return inference(layer, x)
 
 
-def _check(channels: Sequence[int], alpha: Sequence[float], variants: Sequence[str], *numbers: int) -> None:
-    check_variants(variants)
-    if min((*channels, *numbers)) < 1:
-        raise ValueError(f"channels, batch_size and threads must be 1 or more; got {list(channels)}, {list(numbers)}")
+def _check_alphas(alpha: Sequence[float]) -> None:
     if any(not 0 < a <= 1 for a in alpha):
         raise ValueError(f"alpha must be above 0 and at most 1: each is timed against the dense layer; got {[*alpha]}")
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from octvideo.analysis import count_macs, published_figures
 from octvideo.analysis.macs import forward
 from octvideo.analysis.timing import Progress, silent, time_in_turns
+from octvideo.benchmarks.checks import check_alphas, check_at_least, check_choices, check_timing, suiting
 from octvideo.benchmarks.training import peak_bytes, training_step
 from octvideo.layers import recompute_pooled, to_channels_last
 from octvideo.models import build_model
@@ -21,6 +22,7 @@ from octvideo.runtime import keep_freed_memory, optimize
 PEERS = ("peer", "peer_compiled")
 VARIANTS = ("eager", "fast", "lean", "compiled", *PEERS)
 STEPS = ("inference", "training")
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 Call = Callable[[], Any]
 
@@ -59,7 +61,8 @@ def benchmark_networks(
         dtype: of all variants but eager, which is float32.
         device: cpu or cuda.
         threads: threads of the CPU.
-        compile_mode: torch.compile's, of compiled training steps and peers; reduce-overhead uses CUDA graphs.
+        compile_mode: torch.compile's, of compiled training steps and peers: default, reduce-overhead (with CUDA
+            graphs), max-autotune or max-autotune-no-cudagraphs.
         rounds: passes of each that are timed.
         progress: called as work goes on.
 
@@ -69,33 +72,38 @@ def benchmark_networks(
         `octvideo.benchmarks.training.peak_bytes`) and the ratio of that.
 
     Raises:
-        ValueError: for an unknown variant, a batch size or number of threads below 1, or a GPU that is not there.
+        ValueError: for an unknown variant or mode, a number that is too small, an alpha outside [0, 1], a size of clips
+            that the network cannot take, or a GPU that is not there.
     """
-    unknown = set(variants) - set(VARIANTS)
-    if unknown or batch_size < 1 or threads < 1:
-        raise ValueError(
-            f"variants must be of {', '.join(VARIANTS)}, batch_size and threads 1 or more; "
-            f"got {list(variants)}, {batch_size} and {threads}"
-        )
+    check_choices("variants", variants, VARIANTS)
+    check_choices("compile_mode", [compile_mode], COMPILE_MODES)
+    check_at_least(1, batch_size=batch_size)
+    check_timing(rounds, threads)
+    check_alphas(alpha)
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {device!r}, but torch finds no GPU here: use cpu")
     if step == "inference" and "lean" in variants:
         raise ValueError("variant lean is for step training: inference keeps nothing for a backward pass")
     torch.set_num_threads(threads)
     keep_freed_memory()  # for all variants alike
-    clips = torch.randn(batch_size, 3, *chosen_size(model, num_frames, crop), device=device)
+    size = chosen_size(model, num_frames, crop)
+    clips = torch.randn(batch_size, 3, *size, device=device)
     alphas = list(dict.fromkeys([0.0, *alpha]))
     make = _inference if step == "inference" else _training
     calls: dict[str, Call] = {}
     rows = []
     for done, one in enumerate(alphas):
         network = _network(model, one, octave).to(device)
-        gmacs = count_macs(network, clips[:1]).gmacs
+        with suiting(model, size):
+            gmacs = count_macs(network, clips[:1]).gmacs
         for variant in variants:
             if variant in PEERS and one:
                 continue
             name = f"{variant} {one:g}"
             calls[name] = make(variant, network, clips, getattr(torch, dtype), compile_mode)
+            if step == "training":  # batch norms refuse what a network takes without training
+                with suiting(model, size):
+                    calls[name]()
             rows.append({"variant": variant, "alpha": one, "gmacs_per_view": gmacs})
         progress("building", done + 1, len(alphas))
     # The C library finds places for a training step's many maps only after some steps; until then it asks for more.

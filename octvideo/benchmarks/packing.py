@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from octvideo.analysis.timing import Progress, silent, time_in_turns
+from octvideo.benchmarks.checks import check_at_least, check_timing, check_videos, check_views
 from octvideo.benchmarks.decoding import HD, write_texture_video
 from octvideo.data import VideoDataModule
 from octvideo.data.probe import forget_videos
@@ -65,13 +66,13 @@ def benchmark_packing(
         they are, and the mean bytes of a video.
 
     Raises:
-        ValueError: no video, or clips and crops that do not pair.
+        ValueError: no video, a number that is too small, or clips and crops that do not pair.
     """
-    if len(clips) != len(crops) or not (videos or hd):
-        raise ValueError(
-            f"clips and crops must pair, and videos or hd be given; got {list(clips)}, {list(crops)}, {list(videos)} "
-            f"and {hd}"
-        )
+    check_videos(videos, hd)
+    sizes = {"num_frames": num_frames, "frame_stride": frame_stride, "short_side": short_side, "crop": crop}
+    check_views(clips, crops, gop=gop, short_sides=short_sides, **sizes)
+    check_at_least(0, workers=workers)
+    check_timing(rounds)
     torch.set_num_threads(1)
     settings: dict[str, Any] = {"num_frames": num_frames, "frame_stride": frame_stride, "crop_size": crop}
     settings |= {"short_side": short_side, "test_short_side": short_side}

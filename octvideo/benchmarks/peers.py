@@ -15,6 +15,7 @@ from torchvision.models import video
 
 from octvideo.analysis import count_macs
 from octvideo.analysis.timing import Progress, silent, time_in_turns
+from octvideo.benchmarks.checks import check_alphas, check_choices, check_timing
 from octvideo.benchmarks.networks import awake, inference
 from octvideo.layers import OctConv2d, split
 from octvideo.models import build_model
@@ -74,13 +75,11 @@ def benchmark_peers(
         that fails has no time, and a reason.
 
     Raises:
-        ValueError: for an unknown network, or a number of threads below 1.
+        ValueError: for an unknown network, a number that is too small, or an alpha outside [0, 1].
     """
-    unknown = set(networks) - {*NETWORKS, LAYER}
-    if unknown or threads < 1:
-        raise ValueError(
-            f"networks must be of {', '.join((*NETWORKS, LAYER))}, threads 1 or more; got {list(networks)}, {threads}"
-        )
+    check_choices("networks", networks, (*NETWORKS, LAYER))
+    check_timing(rounds, threads)
+    check_alphas(alpha)
     torch.set_num_threads(threads)
     rows = []
     for done, name in enumerate(networks):

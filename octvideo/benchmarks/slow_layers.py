@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 from octvideo.analysis import count_macs
 from octvideo.analysis.macs import evaluating, forward, nested_tensors
 from octvideo.analysis.timing import Progress, Timing, silent, time_in_turns
+from octvideo.benchmarks.checks import check_alphas, check_at_least, check_timing, suiting
 from octvideo.benchmarks.layers import check_variants, layer_call
 from octvideo.benchmarks.networks import inference
 from octvideo.convert import octavize
@@ -132,15 +133,20 @@ def benchmark_slow_layers(
         and the one that `octavize` makes with `keep_dense` for the convolutions that take longer than dense ones.
 
     Raises:
-        ValueError: for an alpha that makes no octave layers, or a batch size or number of threads below 1.
+        ValueError: for an alpha that makes no octave layers, a number that is too small, or a size of clips that the
+            network cannot take.
     """
-    if batch_size < 1 or threads < 1:
-        raise ValueError(f"batch_size and threads must be 1 or more; got {batch_size} and {threads}")
+    check_at_least(1, batch_size=batch_size)
+    check_timing(rounds, threads)
+    check_alphas(alpha)
     torch.set_num_threads(threads)
-    clips = torch.randn(batch_size, 3, *chosen_size(model, num_frames, crop), device=device)
+    size = chosen_size(model, num_frames, crop)
+    clips = torch.randn(batch_size, 3, *size, device=device)
     rows = []
     for one in alpha:
         network = _build(model, one, octave).to(device)
+        with suiting(model, size):
+            inference(network, clips[:1])()
         times = time_layers(network, clips, variant=variant, rounds=rounds, progress=progress)
         slow = set(slow_names(times))
         networks = {"dense": _build(model, 0, octave), "network": network}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from octvideo.analysis import MACS_TOOL, audit_paper, cost_table
 from octvideo.cli.options import OneLineParser, new_parser
+from octvideo.cli.terminal import print_table
 from octvideo.models.build import IMAGE_BUILDERS, chosen_size, default_num_classes, find_builder
 from octvideo.report import write_audit
 
@@ -49,7 +49,7 @@ def analyze(options: Any) -> int:
     )
     view = "image" if options.model in IMAGE_BUILDERS else f"view of {size[0]} frames"
     title = f"{options.model}, {options.octave} octave, one {view}, crop {size[-2]}x{size[-1]}"
-    Console(width=120).print(cost_rows(rows, title))
+    print_table(cost_rows(rows, title), width=120)
     print(f"GMACs: 10^9 multiply-adds of convolutions and matrix products; counted by {MACS_TOOL}")
     octaves = [f"{alpha:g}" for alpha in options.alpha if alpha > 0]
     if octaves:
@@ -62,7 +62,7 @@ def audit(output: str | None) -> int:
     """Print every cost that the paper prints beside the counted one; write page, numbers and picture to a folder."""
     print("counting the networks of Chen et al. 2019: about a minute", flush=True)
     found = audit_paper()
-    Console(width=160).print(paper_rows(found))
+    print_table(paper_rows(found), width=160)
     print(f"multiply-adds of convolutions and matrix products, counted by {MACS_TOOL}; params in 10^6")
     if output is not None:
         write_audit(found, output)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import docstring_parser
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from octvideo.analysis import MACS_TOOL
 from octvideo.cli.benchmark_tables import BENCHMARKS, Benchmark, Row
 from octvideo.cli.options import OneLineParser, new_parser
+from octvideo.cli.terminal import live_bars, print_table
 from octvideo.report import collect_metadata, package_versions
 
 
@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> int:
     benchmark = BENCHMARKS[name]
     options = _parser(name, benchmark).parse_args(list(arguments[1:])).as_dict()
     output = options.pop("output")
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with live_bars(stderr=True, transient=True) as progress:
         rows = benchmark.measure(**options, progress=_bars(progress))
     # A table is made to be shown: it names files, and not the folders of this machine.
     options |= {key: [Path(video).name for video in options[key]] for key in ("videos",) if key in options}
@@ -60,7 +60,8 @@ def _parser(name: str, benchmark: Benchmark) -> OneLineParser:
         default = list(inspect.signature(benchmark.measure).parameters[key].default)
         parser.add_argument(f"--{key}", type=kind, nargs="+", default=default, help=texts[key])
     parser.add_function_arguments(benchmark.measure, skip={"progress", *many})
-    parser.add_argument("--output", type=str | None, default=None, help="JSON file for the result")
+    picture = ", and the picture of it beside, with the ending .png" if benchmark.plot else ""
+    parser.add_argument("--output", type=str | None, default=None, help=f"JSON file for the result{picture}")
     return parser
 
 
@@ -85,7 +86,7 @@ def _print(name: str, benchmark: Benchmark, rows: Sequence[Row], options: Row) -
         table.add_column(header, justify="right")
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*cells)
-    Console(width=120).print(table)
+    print_table(table, width=120)
     print(f"times are medians of {options['rounds']} rounds, all in turn; {benchmark.note}".removesuffix("; "))
     if benchmark.packages:
         versions = package_versions(benchmark.packages).items()

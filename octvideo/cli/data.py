@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 
 from octvideo.cli.options import new_parser
+from octvideo.cli.terminal import live_bars
 from octvideo.data import read_annotations
 from octvideo.data.motion import synthesize_motion_set
 from octvideo.data.scan import BAD, STATUSES, scan_videos
@@ -68,7 +69,7 @@ def run_synthesize(arguments: Sequence[str]) -> int:
 
 def synthesize(folder: str, **options: int) -> None:
     """Make the motion set with a live bar; `options` as in `synthesize_motion_set`."""
-    with Progress() as progress:
+    with live_bars() as progress:
         bar = progress.add_task(f"videos of 8 motions in {folder}")
         synthesize_motion_set(
             folder, **options, progress=lambda done, total: progress.update(bar, completed=done, total=total)
@@ -98,7 +99,7 @@ def run_scan(arguments: Sequence[str]) -> int:
 def _scan(options: Any) -> int:
     folder = Path(options.output)
     annotations = read_annotations(options.list, root=options.root, class_names=options.class_names, missing="keep")
-    with Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn()) as progress:
+    with live_bars(MofNCompleteColumn(), TimeRemainingColumn()) as progress:
         bar = progress.add_task(f"videos of {options.list}")
 
         def show(done: int, total: int) -> None:
@@ -129,7 +130,7 @@ def run_pack(arguments: Sequence[str]) -> int:
     parser.add_function_arguments(pack_videos, skip={"source", "folder", "progress"})
     options = parser.parse_args(list(arguments)).as_dict()
     source, folder = options.pop("source"), options.pop("output")
-    with saying_what_is_full(folder), Progress() as progress:
+    with saying_what_is_full(folder), live_bars() as progress:
         bar = progress.add_task(f"videos of {source}")
         index = pack_videos(
             source, folder, **options, progress=lambda done, total: progress.update(bar, completed=done, total=total)

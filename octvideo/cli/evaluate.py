@@ -56,6 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         batch_size=options.batch_size,
         num_workers=options.num_workers,
         manifest=options.manifest,
+        decoder=options.decoder,
         unreadable=options.unreadable,
         timeout_seconds=options.timeout_seconds,
     )

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
 from torch import nn
 
 import octvideo
 from octvideo.cli.options import new_parser
 from octvideo.cli.results import view_shape
+from octvideo.cli.terminal import status
 from octvideo.models import build_model
 from octvideo.models.build import chosen_size, default_num_classes
 from octvideo.runtime import ExportReport, export_onnx, export_program
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     network, shape, metadata = _read(options.checkpoint, options.model, given, options.own_builders)
     what = f"{metadata['model']} alpha {metadata['alpha']:g} {metadata['octave']}"
     _quiet_exporters()
-    with Console(stderr=True).status(f"exporting {what} to {options.output}"):
+    with status(f"exporting {what} to {options.output}"):
         export = EXPORTERS[options.format]
         report = export(network, torch.zeros(shape), options.output, metadata=metadata, check=options.check)
     _show(report, what, shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import SUPPRESS
 from typing import Literal, NoReturn
 
@@ -17,6 +18,7 @@ RUN_OWNS = {
     "callbacks", "logger", "default_root_dir", "plugins", "profiler", "enable_model_summary", "model_registry",
     "use_distributed_sampler",
 }  # fmt: skip
+TYPES_IN_WORDS = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "str": "a text"}
 # Lightning takes objects, too, and a config that names their class would have it imported.
 ONLY_NAMES = ("accelerator", "strategy")
 
@@ -25,7 +27,14 @@ class OneLineParser(ArgumentParser):
     """An argument parser whose errors are ValueErrors of one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise ValueError(" ".join(message.split())) from ex
+        raise ValueError(_in_words(" ".join(message.split()))) from ex
+
+
+def _in_words(message: str) -> str:
+    """A parser's message with Python's types in words."""
+    for kind, words in TYPES_IN_WORDS.items():
+        message = message.replace(f"a <class '{kind}'>", words)
+    return re.sub(r"a typing\.Literal\[(.*?)\]", r"one of \1", message)
 
 
 def new_parser(command: str, description: str) -> OneLineParser:
@@ -40,7 +49,9 @@ def add_fast_option(parser: OneLineParser) -> None:
 
 
 def add_reading_options(parser: OneLineParser) -> None:
-    """`--unreadable` and `--timeout_seconds`, as `--data.unreadable` and `--data.timeout_seconds` of training."""
+    """`--decoder`, `--unreadable` and `--timeout_seconds`, as `--data.decoder` and so on of training."""
+    text = "what decodes the files in which its seeks are exact (PyAV the rest); auto is the fastest for each file"
+    parser.add_argument("--decoder", type=Literal["auto", "pyav", "torchcodec", "decord"], default="auto", help=text)
     text = "videos that cannot be read: an error, or left out of the score, counted and listed"
     parser.add_argument("--unreadable", type=Literal["error", "skip"], default="error", help=text)
     text = "limit for making a clip, after which its video counts as unreadable; 0 sets none"

@@ -13,6 +13,7 @@ from torch import Tensor
 from octvideo.cli.options import add_fast_option, add_reading_options, new_parser
 from octvideo.cli.results import speed_up
 from octvideo.data import Annotations, GuardedDataset, VideoDataset, VideoDecodeError, VideoRecord
+from octvideo.data.decode import check_decoder
 from octvideo.training import VideoClassifier, load_classifier
 
 
@@ -28,6 +29,7 @@ def run(arguments: Sequence[str]) -> int:
     add_fast_option(parser)
     parser.add_argument("--own_builders", action="store_true", help="import a builder that the checkpoint names")
     options = parser.parse_args(list(arguments))
+    check_decoder(options.decoder)
     classifier = load_classifier(options.checkpoint, own_builders=options.own_builders).to(options.device)
     views = {k: options[k] for k in ("num_clips", "num_crops") if options[k] is not None}
     if options.fast:
@@ -36,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     for path in options.videos:
         try:
             start = time.monotonic()
-            probs = predict_video(classifier, path, options.timeout_seconds, **views)
+            probs = predict_video(classifier, path, options.timeout_seconds, options.decoder, **views)
         except (VideoDecodeError, FileNotFoundError, ValueError) as error:
             failed += 1
             print(f"octvideo: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -51,7 +53,11 @@ def run(arguments: Sequence[str]) -> int:
 
 @torch.inference_mode()
 def predict_video(
-    classifier: VideoClassifier, path: str | Path, timeout_seconds: float = 300.0, **views: int
+    classifier: VideoClassifier,
+    path: str | Path,
+    timeout_seconds: float = 300.0,
+    decoder: str = "auto",
+    **views: int,
 ) -> Tensor:
     """Class probabilities of one video, its softmax averaged over the checkpoint's test views.
 
@@ -59,6 +65,7 @@ def predict_video(
         classifier: trained, in evaluation mode.
         path: video file.
         timeout_seconds: limit for making a clip; 0 sets none.
+        decoder: as in :class:`VideoDataset`.
         views: num_clips, num_crops in place of the checkpoint's.
 
     Shape:
@@ -67,12 +74,13 @@ def predict_video(
     Raises:
         FileNotFoundError: the file is missing.
         VideoDecodeError: it cannot be read, or not in time.
+        ValueError: the decoder is unknown, or not there.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"video {path} not found")
     hparams = classifier.hparams
     annotations = Annotations((VideoRecord(str(path), None),), tuple(hparams["class_names"]))
-    dataset = VideoDataset(annotations, mode="test", **(hparams["preprocessing"] | views))
+    dataset = VideoDataset(annotations, mode="test", decoder=decoder, **(hparams["preprocessing"] | views))
     items = GuardedDataset(dataset, timeout_seconds=timeout_seconds)
     probs = [
         classifier(items[view]["clip"][None].to(classifier.device)).float().softmax(-1)[0] for view in range(len(items))

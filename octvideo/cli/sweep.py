@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import IO
 
 import torch
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TaskID, TimeElapsedColumn
 
 from octvideo.cli.options import new_parser, training_parser
 from octvideo.cli.report import find_results
 from octvideo.cli.results import view_latency
+from octvideo.cli.terminal import live_bars, plain_column
 from octvideo.cli.train import check_same_options
 from octvideo.layers.resize import check_alpha, octave_factors
 from octvideo.report import ResultRow, markdown_table, read_result, write_report, write_result
@@ -165,8 +166,8 @@ def _stop(active: Iterable[tuple[subprocess.Popen, IO[bytes]]]) -> None:
 
 
 def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"))
-    return Progress(*columns, TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+    count, note = plain_column("{task.completed:.0f}/{task.total:.0f}"), plain_column("{task.fields[note]}")
+    return live_bars(count, note, TimeElapsedColumn())
 
 
 class _Board:

@@ -67,7 +67,7 @@ def three(values: Sequence[int], missing: int = 1) -> ctypes.Array[ctypes.c_int6
 
 
 def compiled(dtype: torch.dtype) -> Path:
-    """The shared library for a type and this machine's processor, compiled where it is not in the cache.
+    """The shared library for a type and this machine's processor, compiled where the cache has none that is whole.
 
     Raises:
         FileNotFoundError: there is no C compiler.
@@ -81,13 +81,30 @@ def compiled(dtype: torch.dtype) -> Path:
     command = [compiler, *FLAGS, *DEFINITIONS[dtype]]
     key = "\n".join([*command, _processor(), *(source.read_text(encoding="utf-8") for source in SOURCES)])
     path = _cache_folder() / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
-    if not path.exists():
+    if not _is_whole(path):
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             part = Path(folder) / path.name
             code = [str(source) for source in SOURCES if source.suffix == ".c"]
             subprocess.run([*command, *code, "-o", str(part)], check=True, capture_output=True, timeout=120)
+            _seal(part)
             os.replace(part, path)
     return path
+
+
+def _seal(path: Path) -> None:
+    """Put the SHA-256 of a library behind its end, where no loader looks."""
+    content = path.read_bytes()
+    path.write_bytes(content + hashlib.sha256(content).digest())
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library is there as it was sealed: loading one that is cut off ends the process with a bus error."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    size = len(content) - hashlib.sha256().digest_size
+    return size > 0 and hashlib.sha256(memoryview(content)[:size]).digest() == content[size:]
 
 
 def _cache_folder() -> Path:

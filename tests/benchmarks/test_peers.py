@@ -53,7 +53,7 @@ def test_a_peer_that_is_missing_or_fails_says_why(monkeypatch):
 
 
 def test_networks_that_are_not_known_are_named():
-    with pytest.raises(ValueError, match=r"networks must be of c2d_r50, .*, layer, .* got \['r4d'\], 1"):
+    with pytest.raises(ValueError, match=r"networks must be of c2d_r50, .*, layer; got \['r4d'\]"):
         benchmark_peers(["r4d"])
 
 

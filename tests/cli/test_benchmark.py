@@ -1,6 +1,7 @@
 """`octvideo benchmark` and the timing in turns behind it."""
 
 import json
+import sys
 
 import av
 import pytest
@@ -81,17 +82,71 @@ def test_a_training_step_moves_the_weights_and_needs_what_its_tensors_take():
     assert gradient_bytes <= peak_bytes(step, torch.device("cpu")) < 1.2 * gradient_bytes
 
 
+def test_a_training_step_is_measured_without_the_profilers_own_messages(warm_python):
+    arguments = "--alpha 0.5 --step training --variants eager --num_frames 4 --crop 24 --batch_size 2 --rounds 2"
+    command = ["-m", "octvideo", "benchmark", "networks", "--model", "resnet3d_tiny", *arguments.split()]
+    printed = warm_python.run(command)
+    assert "peak MB" in printed.out
+    assert "Profiler" not in printed.err
+    assert "ERROR" not in printed.err
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_missing_gpu_is_named(capsys):
     assert main(["benchmark", "networks", "--device", "cuda"]) == 1
     assert "device is 'cuda', but torch finds no GPU here: use cpu" in capsys.readouterr().err
 
 
-def test_unknown_variants_are_named(capsys):
-    assert main(["benchmark", "networks", "--variants", "faster"]) == 1
-    assert "variants must be of eager, fast, lean, compiled" in capsys.readouterr().err
-    assert main(["benchmark", "networks", "--variants", "lean"]) == 1
-    assert "variant lean is for step training" in capsys.readouterr().err
+NETWORKS = "networks --model resnet3d_tiny --alpha 0.5 --num_frames 4 --crop 24"
+VIEWS = "--videos a.mp4 --hd false"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (f"{NETWORKS} --threads 0", "threads must be 1 or more; got 0"),
+        (f"{NETWORKS} --threads x", 'Parser key "threads": Expected a whole number. Got value: x'),
+        (f"{NETWORKS} --batch_size 0", "batch_size must be 1 or more; got 0"),
+        (f"{NETWORKS} --rounds 1", "rounds must be 2 or more; got 1"),
+        (
+            f"{NETWORKS} --variants fast foo",
+            "variants must be of eager, fast, lean, compiled, peer, peer_compiled; got ['fast', 'foo']",
+        ),
+        (f"{NETWORKS} --variants lean", "variant lean is for step training: inference keeps nothing for a backward"),
+        (f"{NETWORKS} --alpha nan", 'Parser key "alpha" element 1: Expected a finite number. Got value: nan'),
+        (f"{NETWORKS} --alpha 2", "alpha is the low-frequency share of the channels, from 0 to 1; got 2.0"),
+        (
+            f"{NETWORKS} --compile_mode bogus",
+            "compile_mode must be of default, reduce-overhead, max-autotune, max-autotune-no-cudagraphs; got ['bogus']",
+        ),
+        (f"{NETWORKS} --dtype half", "Parser key \"dtype\": Expected one of 'float32', 'bfloat16'. Got value: half"),
+        (
+            f"{NETWORKS} --step training --crop 16 --num_frames 1",
+            "num_frames 1 and crop 16x16 should suit resnet3d_tiny, which is made for ",
+        ),
+        (
+            "networks --model c2d_r50 --crop 3 --num_frames 1",
+            "num_frames 1 and crop 3x3 should suit c2d_r50, which is made for 8x224x224, but it fails on them",
+        ),
+        (
+            "slow_layers --model c2d_r50 --crop 3 --num_frames 1",
+            "num_frames 1 and crop 3x3 should suit c2d_r50, which is made for 8x224x224, but it fails on them",
+        ),
+        ("slow_layers --batch_size 0", "batch_size must be 1 or more; got 0"),
+        ("layers --channels 8 0", "channels must be 1 or more; got [8, 0]"),
+        ("peers --threads 0", "threads must be 1 or more; got 0"),
+        ("decoding --hd false", "videos must be given where hd is false; got none"),
+        (f"decoding {VIEWS} --loaders foo", "loaders must be of octvideo, "),
+        (f"decoding {VIEWS} --clips 1", "crops must be as many numbers as clips, 1; got [1, 3]"),
+        (f"decoding {VIEWS} --crop 0", "crop must be 1 or more; got 0"),
+        (f"decoding {VIEWS} --workers -1", "workers must be 0 or more; got [-1]"),
+        (f"packing {VIEWS} --clips 0 1", "clips must be 1 or more; got [0, 1]"),
+        (f"packing {VIEWS} --gop 0", "gop must be 1 or more; got 0"),
+    ],
+)
+def test_errors_name_the_argument_its_value_and_what_was_expected(arguments, message, capsys):
+    assert main(["benchmark", *arguments.split()]) == 1
+    assert f"octvideo: error: {message}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -106,6 +161,12 @@ def test_tables_of_layers_tell_what_they_show(arguments, told, tmp_path, capsys)
     assert told in capsys.readouterr().out
     assert json.loads((tmp_path / "b.json").read_text())["rows"]
     assert (tmp_path / "b.png").exists() == arguments.startswith("layers")
+
+
+def test_a_missing_peer_is_told_with_what_installs_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "octconv", None)
+    assert main(["benchmark", "peers", "--networks", "layer", "--compiled", "false", "--rounds", "2"]) == 0
+    assert "pip install 'octvideo[peers]'" in " ".join(capsys.readouterr().out.split())
 
 
 def test_analyze_tells_the_command_that_finds_slow_layers(capsys):
