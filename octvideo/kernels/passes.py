@@ -50,6 +50,8 @@ def add_upsampled(high: Tensor, low: Tensor, factors: Sequence[int], means: bool
 
 
 def _check_low(name: str, low: Tensor, high: Tensor, factors: Sequence[int]) -> None:
+    if not set(factors) <= {1, 2}:
+        raise ValueError(f"factors must be 1 or 2; got {tuple(factors)}")
     shape = (*high.shape[:2], *(-(-n // f) for n, f in zip(high.shape[2:], factors, strict=True)))
     if tuple(low.shape) != shape or low.dtype != high.dtype or row_step(low) is None:
         raise ValueError(

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from octvideo import kernels
@@ -44,7 +44,8 @@ def with_joined(high: Tensor, low: Tensor, factors: Sequence[int], segments: Seg
     Shape:
         (N, C, *size), (N, C', *ceil(size / factors)) -> (N, C, *size), (N, C + C', *ceil(size / factors)).
     """
-    if len(segments) == 1 and _helps(high, factors):
+    # (torch loses a tangent of the low part alone, for the first of the two results is a view of the high one.)
+    if len(segments) == 1 and _helps(high, factors) and forward_ad._current_level < 0:
         return _WithPooled.apply(high, low, tuple(factors))
     high, pooled = with_pooled(high, factors)
     return high, join(pooled, low, segments)
@@ -101,11 +102,22 @@ class _WithPooled(Function):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         high, low, ctx.factors = inputs
         ctx.channels = high.shape[1], 0 if low is None else low.shape[1]
+        ctx.size = high.shape[2:]
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, grad_joined: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(
+        ctx: Any, grad: Tensor | None, grad_joined: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        if grad_joined is None:
+            return grad, None, None
         grad_pooled, grad_low = grad_joined.split(ctx.channels, 1)
-        return _add_shares(grad, grad_pooled, ctx.factors), grad_low if ctx.channels[1] else None, None
+        if grad is None:
+            spread = grad_pooled / cell_sizes(ctx.size, ctx.factors, grad_pooled)
+            grad = upsample(spread, ctx.size)
+        else:
+            grad = _add_shares(grad, grad_pooled, ctx.factors)
+        return grad, grad_low if ctx.channels[1] else None, None
 
     @staticmethod
     def jvp(ctx: Any, high: Tensor, low: Tensor | None, factors: None) -> tuple[Tensor, Tensor]:
@@ -147,7 +159,7 @@ def _kernels_take(*maps: Tensor) -> bool:
 
 def _helps(high: Tensor, factors: Sequence[int]) -> bool:
     """True where a high part is made smaller, and for training."""
-    return any(f != 1 for f in factors) and bool(high.shape[1]) and _trains_eagerly()
+    return set(factors) <= {1, 2} and 2 in factors and bool(high.shape[1]) and _trains_eagerly()
 
 
 def _trains_eagerly() -> bool:

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from octvideo.layers.channels import HIGH, LOW, Segments, count, parts, take
 from octvideo.layers.exchange import add_upsampled, with_joined, with_pooled
-from octvideo.layers.lowering import conv3d
+from octvideo.layers.lowering import conv2d, conv3d
 from octvideo.layers.pair import OctPair, empty_low
 from octvideo.layers.resize import avg_pool, upsample
 
@@ -23,7 +23,7 @@ EXCHANGES = ("both", "high_to_low", "low_to_high", "none")
 DOWN_SAMPLINGS = ("average", "strided")
 """How a path reaches a smaller size: average pooling before the convolution, or a stride in it."""
 
-_CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: conv3d}
+_CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: conv2d, 3: conv3d}
 
 
 class Geometry(NamedTuple):

@@ -45,6 +45,20 @@ def conv3d(
     return out.contiguous(memory_format=torch.channels_last_3d)
 
 
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int = 1,
+) -> Tensor:
+    """`torch.nn.functional.conv2d`, right in 16 bits on a CPU, too: see `settled`."""
+    x, stride, padding = settled(x, weight, stride, padding, dilation)
+    return F.conv2d(x, weight, bias, tuple(stride), tuple(padding), tuple(dilation), groups)
+
+
 def settled(
     x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> tuple[Tensor, Sequence[int], Sequence[int]]:
@@ -57,14 +71,17 @@ def settled(
     Returns:
         The map, stride and padding that are left to the convolution.
     """
+    if not _in_half(x):
+        return x, stride, padding
     axes = list(zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True))
     spans = [d * (k - 1) + 1 for _, k, _, _, d in axes]
     places = [(n + 2 * p - span) // s + 1 for (n, _, s, p, _), span in zip(axes, spans, strict=True)]
     small = any(padding) and any(max(span, s) > n for (n, _, s, _, _), span in zip(axes, spans, strict=True))
     single = [axis for axis, number in enumerate(places) if number == 1 and stride[axis] > 1]
-    if not (small or single) or not _in_half(x) or min(places) < 1:
+    if not (small or single) or min(places) < 1:
         return x, stride, padding
-    layout = torch.channels_last_3d if is_channels_last(x) else torch.contiguous_format
+    channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}[x.dim()]
+    layout = channels_last if x.is_contiguous(memory_format=channels_last) else torch.contiguous_format
     x = F.pad(x, [p for p in reversed(padding) for _ in range(2)]) if any(padding) else x
     for axis in single:
         x = x.narrow(2 + axis, 0, spans[axis])

@@ -19,7 +19,17 @@ from octvideo.runtime.fused import FusedConv, Join, why_not_fused
 from octvideo.runtime.pools import fast_pool
 
 SUMS = (operator.add, operator.iadd, torch.add)
-NEW_MAPS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.Linear)
+NEW_MAPS = (
+    nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.Linear, nn.ReLU, nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AvgPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd,
+)  # fmt: skip
+NEW_BY_FUNCTION = {
+    operator.add, operator.sub, operator.mul, operator.truediv, operator.neg, operator.pow, torch.add, torch.sub,
+    torch.mul, torch.cat, torch.stack, torch.mean, torch.relu, torch.sigmoid, torch.tanh, F.relu, F.interpolate,
+    F.max_pool2d, F.max_pool3d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.silu,
+    F.gelu, F.softmax,
+}  # fmt: skip
+NEW_BY_METHOD = {"add", "sub", "mul", "div", "mean", "sum", "relu", "sigmoid", "tanh", "softmax", "clone"}
 RELUS = (torch.relu, torch.relu_, F.relu, F.relu_, "relu", "relu_")
 
 
@@ -37,6 +47,9 @@ def fuse(network: nn.Module) -> nn.Module:
     """
     graph = trace(network)
     modules = {str(node.target): network.get_submodule(str(node.target)) for node in _calls(graph)}
+    for node in _calls(graph):
+        if not node.args and list(node.kwargs) == ["input"]:
+            node.args, node.kwargs = (node.kwargs["input"],), {}
     _check_written_over(graph, modules)
     uses = Counter(modules[str(node.target)] for node in _calls(graph))
     fused: dict[nn.Module, FusedConv] = {}
@@ -53,7 +66,7 @@ def fuse(network: nn.Module) -> nn.Module:
         if conv in fused:
             readers = [fused.get(modules.get(str(user.target))) for user in node.users]  # type: ignore[arg-type]
             fused[conv].joins = None not in readers and any(reader.reads_joined for reader in readers)  # type: ignore[union-attr]
-    _join_before(network, graph, lambda n: fused.get(modules.get(str(n.target))))  # type: ignore[arg-type]
+    _join_before(network, graph, modules, fused)
     replace_modules(
         network, lambda m: fused.get(m) or (FusedConv(_as_octave(m), False) if _fusable(m) else fast_pool(m))
     )
@@ -107,7 +120,7 @@ def _check_written_over(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
     """Refuse a network that reads a map after a statement such as `x += y`, which torch.fx knows as `x = x + y`."""
     nodes = list(graph.nodes)
     for number, node in enumerate(nodes):
-        if WRITES_OVER not in node.meta:
+        if WRITES_OVER not in node.meta or _is_number(node.all_input_nodes[0]):
             continue
         changed = _memory_of(node.all_input_nodes[0], modules)
         for later in nodes[number + 1 :]:
@@ -117,12 +130,13 @@ def _check_written_over(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
 
 def _changed_by(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
     """The node whose value another one writes over."""
-    module = modules.get(str(node.target)) if node.op == "call_module" else None
-    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+    if isinstance(node.kwargs.get("out"), fx.Node):
+        return node.kwargs["out"]  # type: ignore[return-value]
+    module = _inner(node, modules)
+    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "").split(".")[0]
     in_place = name.endswith("_") and not name.endswith("__")
     in_place |= any(arg is True for arg in node.args[1:]) or bool(getattr(module, "inplace", False))
-    in_place |= bool(node.kwargs.get("inplace")) or "out" in node.kwargs
-    operands = node.all_input_nodes if in_place else []
+    operands = node.all_input_nodes if in_place or node.kwargs.get("inplace") else []
     return operands[0] if operands else None
 
 
@@ -140,18 +154,47 @@ def _memory_of(node: fx.Node, modules: dict[str, nn.Module]) -> set[fx.Node]:
 
 def _is_new(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     """True where a node's value lies in memory of its own, for certain."""
+    if WRITES_OVER in node.meta or _is_number(node):
+        return True
+    if _changed_by(node, modules) is not None:
+        return False
+    if node.op == "call_module":
+        return isinstance(_inner(node, modules), NEW_MAPS)
+    names = NEW_BY_METHOD if node.op == "call_method" else NEW_BY_FUNCTION
+    return (str(node.target) if node.op == "call_method" else node.target) in names
+
+
+def _is_number(node: fx.Node) -> bool:
+    """True for sizes and what is computed of them."""
+    if node.op == "call_method":
+        return node.target in ("size", "dim", "numel", "stride")
+    if node.target is getattr:
+        return node.args[1] in ("shape", "ndim", "dtype", "device")
+    inputs = node.all_input_nodes
+    return node.op == "call_function" and bool(inputs) and all(map(_is_number, inputs))
+
+
+def _inner(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
+    """The module that a node calls; of one that takes pairs part by part, what it calls with each."""
     module = modules.get(str(node.target)) if node.op == "call_module" else None
-    known = node.target in (operator.add, torch.add, torch.cat) or WRITES_OVER in node.meta
-    return known or isinstance(module, NEW_MAPS)
+    return module.layer if isinstance(module, Pairwise) else module
 
 
-def _join_before(network: nn.Module, graph: fx.Graph, fused_at: Callable[[fx.Node], FusedConv | None]) -> None:
+def _join_before(
+    network: nn.Module, graph: fx.Graph, modules: dict[str, nn.Module], fused: dict[nn.Module, FusedConv]
+) -> None:
     """Pool once what several fused convolutions read that no fused one has made."""
+
+    def fused_at(node: fx.Node) -> FusedConv | None:
+        return fused.get(modules.get(str(node.target)))  # type: ignore[arg-type]
+
     for number, node in enumerate(list(graph.nodes)):
         readers = [(user, conv) for user in node.users if (conv := fused_at(user)) and conv.reads_joined]
         readers = [(user, conv) for user, conv in readers if user.args[0] is node]
         factors = {conv.factors for _, conv in readers}
         if fused_at(node) is not None or len(readers) < 2 or len(factors) != 1:
+            continue
+        if any(_is_changed_between(node, user, [node], modules) for user, _ in readers):
             continue
         network.add_module(f"join_{number}", Join(factors.pop()))
         with graph.inserting_after(node):

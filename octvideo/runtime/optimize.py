@@ -69,9 +69,9 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
     do, in two steps. Or with `compile`, torch.compile generates code for the whole network. For large batches see also
     `keep_freed_memory`. No gradients flow through a fast network.
 
-    Each step is checked on the example (on noise, if its elements are all the same); one that fails or changes the
-    outputs is left out, with a warning. Norms and sums of a network that torch.fx cannot trace are left as they are:
-    its branches may depend on the input.
+    Each step is checked on the example (with noise for floating tensors whose elements are all the same); one that
+    fails or changes the outputs is left out, with a warning. Norms and sums of a network that torch.fx cannot trace are
+    left as they are: its branches may depend on the input.
 
     Args:
         model: any network; it is not changed.
@@ -129,13 +129,27 @@ def _outputs(network: nn.Module, example: Any) -> tuple[list[Any], Any]:
     except Exception as error:
         shapes = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors)
         raise ValueError(f"{type(network).__name__} does not run on the example ({shapes}): {error}") from error
-    if any(_is_floating(t) and t.numel() > 1 and bool((t == t.flatten()[0]).all()) for t in tensors):
-        generator = torch.Generator().manual_seed(0)
-        noise = tree_map(lambda t: torch.randn(t.shape, generator=generator).to(t) if _is_floating(t) else t, example)
-        shown = tree_leaves(call(network, noise))
-        if all(bool(t.isfinite().all()) for t in shown if isinstance(t, Tensor)):
-            return shown, noise
-    return expected, example
+    telling = _telling(example)
+    if telling is example:
+        return expected, example
+    try:  # the network may want other numbers than noise
+        shown = tree_leaves(call(network, telling))
+    except Exception:
+        return expected, example
+    finite = all(bool(t.isfinite().all()) for t in shown if isinstance(t, Tensor))
+    return (shown, telling) if finite else (expected, example)
+
+
+def _telling(example: Any) -> Any:
+    """An example with noise in place of floating tensors whose elements are all the same, or itself without such."""
+    generator = torch.Generator().manual_seed(0)
+
+    def constant(t: Any) -> bool:
+        return _is_floating(t) and t.numel() > 1 and bool((t == t[(0,) * t.dim()]).all())
+
+    if not any(map(constant, tree_leaves(example))):
+        return example
+    return tree_map(lambda t: torch.randn(t.shape, generator=generator).to(t) if constant(t) else t, example)
 
 
 def fold_norms(network: nn.Module, example: Any) -> nn.Module:
@@ -219,8 +233,10 @@ def _difference(got: Any, expected: Any) -> float:
     """Largest difference of two outputs, relative to the largest number in the second; infinite for unlike ones."""
     if not isinstance(expected, Tensor):
         return 0.0 if got == expected else float("inf")
+    if got.shape != expected.shape:
+        return float("inf")
     if not expected.numel():
-        return 0.0 if got.shape == expected.shape else float("inf")
+        return 0.0
     largest = expected.double().abs().max().clamp(min=torch.finfo(torch.float32).tiny)
     return float((got.double() - expected.double()).abs().max() / largest)
 

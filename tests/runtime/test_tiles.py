@@ -97,7 +97,18 @@ def test_a_smaller_map_read_beside_the_input(factors, dtype):
         pytest.skip("the kernel reads one map")
     sizes, channels = (
         [(1, 1, 1), (5, 7, 9), (4, 18, 16)],
-        [(56, 8, 224), (1, 1, 40), (7, 70, 3), (33, 31, 16), (480, 64, 5)],
+        [
+            (56, 8, 224),
+            (1, 1, 40),
+            (7, 70, 3),
+            (33, 31, 16),
+            (480, 64, 5),
+            (189, 27, 9),
+            (68, 32, 3),
+            (378, 54, 7),
+            (3, 30, 1),
+            (70, 30, 33),
+        ],
     )
     for size, (own, of_low, out_channels) in itertools.product(sizes, channels):
         weight = torch.randn(out_channels, own + of_low, 1, 1, 1).div((own + of_low) ** 0.5).to(dtype)

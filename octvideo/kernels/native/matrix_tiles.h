@@ -105,6 +105,7 @@ typedef struct {
     __mmask32 has, takes;
 } Copying;
 
+/* `count` reaches into the last row of the room. */
 static Copying copying(Int count, Int room) {
     const Int rows = (room + 31) / 32, before = 32 * (rows - 1), has = count - before;
     return (Copying){rows, ~0u >> (32 - has), ~0u >> (32 - (room - before))};
@@ -125,6 +126,7 @@ typedef struct {
     Int pitch;             /* elements between places of a copy */
     Int width;             /* places in a row of a strip's copy */
     Copying copying, copying_low;
+    __mmask32 after_low;   /* zeros behind the low channels */
 } Reading;
 
 /* Elements of a copy of a strip. */
@@ -144,7 +146,8 @@ static Reading reading_of(const Work *work) {
     reading.width = plan->out_size[2] + (plan->kernel[2] - 1) * plan->dilation[2];
     const Int own = plan->channels - plan->low_channels;
     reading.copying = copying(own, plan->low_channels ? own : of_place);
-    if (plan->low_channels) reading.copying_low = copying(plan->low_channels, of_place - own);
+    if (plan->low_channels) reading.copying_low = copying(plan->low_channels, plan->low_channels);
+    if (of_place > plan->channels) reading.after_low = ~0u >> (32 - (of_place - plan->channels));
     const Int bytes = strip_copy(plan, work->strip, reading.width, reading.pitch) * (Int)sizeof(Element);
     reading.copies = copies_strips(plan->kernel[1], plan->kernel[2], plan->stride[1], plan->stride[2]) &&
                      (together > 1 || bytes <= MOST_COPIED);
@@ -295,6 +298,7 @@ static void gather_both(const Reading *reading, const Group *group, const Elemen
         const int inside = r < group->places;
         copy(&reading->copying, to, inside ? group->base[r] : zeros);
         copy(&reading->copying_low, to + own, inside ? low[r] : zeros);
+        _mm512_mask_storeu_epi16(to + reading->work->plan->channels, reading->after_low, _mm512_setzero_si512());
     }
 }
 
