@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from octvideo import kernels
@@ -266,3 +267,28 @@ def test_maps_that_do_not_fit_are_refused(in_kernels):
         kernels.add_upsampled(high, low, (1, 2, 2))
     with pytest.raises(ValueError, match="pooled must be a channels-last map"):
         kernels.pool(high, torch.empty(2, 4, 2, 3, 2), (1, 2, 2))
+
+
+@pytest.mark.parametrize("moved", ["high", "low", "both"])
+def test_forward_mode_derivatives_of_either_part(moved):
+    """Of a linear layer the derivative is the layer of the tangents, those that are missing being 0."""
+    conv = OctConv2d(4, 4, 3, padding=1, bias=False, alpha_in=0.5, alpha_out=0.5).double()
+    parts = [torch.randn(2, 2, n, n, dtype=torch.float64) for n in (5, 3)]
+    tangents = [
+        torch.randn_like(part) * (moved in (name, "both")) for part, name in zip(parts, ("high", "low"), strict=True)
+    ]
+    with forward_ad.dual_level():
+        duals = [
+            forward_ad.make_dual(part, tangent) if moved in (name, "both") else part
+            for part, tangent, name in zip(parts, tangents, ("high", "low"), strict=True)
+        ]
+        found = [forward_ad.unpack_dual(part).tangent for part in conv(OctPair(*duals)).parts]
+    for tangent, expected in zip(found, conv(OctPair(*tangents)).parts, strict=True):
+        torch.testing.assert_close(tangent, expected)
+
+
+def test_factors_that_the_kernels_do_not_take():
+    x = torch.randn(1, 16, 2, 8, 8).contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+    assert torch.equal(with_pooled(x, (1, 4, 4))[1], F.avg_pool3d(x, (1, 4, 4)))
+    with pytest.raises(ValueError, match="factors must be 1 or 2"):
+        kernels.pool(x.detach(), torch.empty(1, 16, 2, 2, 2), (1, 4, 4))

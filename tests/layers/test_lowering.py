@@ -7,7 +7,7 @@ from torch import nn
 
 from octvideo.layers import OctConv3d, octave_from_dense, split
 from octvideo.layers.layout import own_convolutions, to_channels_last
-from octvideo.layers.lowering import conv3d, is_channels_last
+from octvideo.layers.lowering import conv2d, conv3d, is_channels_last
 from octvideo.layers.pool import planar_pool
 from octvideo.models import resnet3d_tiny
 
@@ -127,6 +127,21 @@ def test_bfloat16_where_torch_is_wrong(size, kernel, stride, padding, dilation, 
         assert relative_error(ours, right) < 0.01
     with torch.no_grad():
         assert torch.equal(conv3d(x, weight, None, *options), out)
+
+
+@pytest.mark.parametrize(("kernel", "size"), [((3, 3), (1, 1)), ((5, 5), (2, 3)), ((1, 3), (4, 3))])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_images_in_bfloat16_where_torch_is_wrong(kernel, size, layout):
+    weight = torch.randn(24, 16, *kernel).bfloat16().requires_grad_()
+    x = torch.randn(2, 16, *size).bfloat16().contiguous(memory_format=layout).requires_grad_()
+    exact = [value.detach().double().requires_grad_() for value in (x, weight)]
+    options = (2, 2), tuple(k // 2 for k in kernel), (1, 1)
+    out, expected = conv2d(x, weight, None, *options), F.conv2d(*exact, None, *options)
+    assert relative_error(out, expected) < 0.01
+    pull = torch.randn_like(expected).bfloat16()
+    theirs = torch.autograd.grad(expected, exact, pull.double())
+    for ours, right in zip(torch.autograd.grad(out, (x, weight), pull), theirs, strict=True):
+        assert relative_error(ours, right) < 0.01
 
 
 def relative_error(value, expected):
