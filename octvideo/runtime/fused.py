@@ -205,9 +205,9 @@ class FusedConv(nn.Module):
         if HIGH in sources:
             high = self._pooled(pair, HIGH, HIGH)
             if self._reads_low():
-                return self._add_paths(pair, HIGH, [((HIGH, LOW), high)], summand, relu, None, pooled, (None, low))
+                return self._add_paths(pair, HIGH, [((HIGH, LOW), high)], summand, relu, None, pooled, low=low)
             raised = self._path(pair, (LOW,), HIGH, with_bias=False), low
-            return self._add_paths(pair, HIGH, [((HIGH,), high)], summand, relu, None, pooled, raised)
+            return self._add_paths(pair, HIGH, [((HIGH,), high)], summand, relu, None, pooled, raised=raised)
         total = upsample(self._path(pair, (LOW,), HIGH, with_bias=True)(low, relu=relu and summand is None), size)
         if summand is not None:
             total = total + summand
@@ -237,7 +237,7 @@ class FusedConv(nn.Module):
         relu: bool,
         out: Tensor | None,
         pooled: Tensor | None,
-        raised: tuple[Path | None, Tensor] | None = None,
+        **up_sampled: Any,
     ) -> Tensor:
         """One convolution after the other on top of the summand; the last one adds the bias and does all the rest."""
         if out is None and self.in_place:
@@ -248,8 +248,8 @@ class FusedConv(nn.Module):
             out = total
         sources, x = inputs[-1]
         return self._path(pair, sources, target, with_bias=True)(
-            x, summand=total, raised=raised, relu=relu, out=out, raising=self.raising, pooled=pooled,
-            pooling=self.factors,
+            x, summand=total, relu=relu, out=out, raising=self.raising, pooled=pooled, pooling=self.factors,
+            **up_sampled,
         )  # fmt: skip
 
     def _sources(self, target: int) -> list[int]:

@@ -111,7 +111,7 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
 def _check_arguments(model: Any, dtype: Any) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a module, an instance and not its class; got {model!r}")
-    if isinstance(model, FastNetwork):
+    if isinstance(getattr(model, "_orig_mod", model), FastNetwork):  # torch.compile's wrapper has one
         raise ValueError("model is a fast network already: optimize the network that it was made of")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in TOLERANCES):
         known = ", ".join(str(t) for t in TOLERANCES)

@@ -102,6 +102,7 @@ class TiledConv:
         relu: bool = False,
         out: Tensor | None = None,
         raising: Sequence[int] = (),
+        low: Tensor | None = None,
         pooled: Tensor | None = None,
         pooling: Sequence[int] = (),
     ) -> Tensor:
@@ -110,17 +111,17 @@ class TiledConv:
         Args:
             x: map; fastest where its channels lie side by side, as in channels-last memory.
             summand: added; may be `out` itself.
-            raised: another convolution and its input, whose result is up-sampled by `raising` and added; or None and a
-                map that is up-sampled itself, and read as the last of the input channels.
+            raised: another convolution and its input, whose result is up-sampled by `raising` and added.
             relu: rectify the sum.
             out: where to write, if its places lie in rows; else a new map is made.
             raising: factors of up-sampling, 1 or 2 for each axis.
+            low: a map that is up-sampled by `raising` itself, and read as the last `low_channels` of the input.
             pooled: where the means over boxes of `pooling` are written.
             pooling: factors of pooling, 1 or 2 for each axis, on none less than `raising`.
 
         Shape:
-            x (N, C_in, *size) -> (N, C_out, *out_size), as summand and out; what is up-sampled
-            (N, C, *ceil(out_size / raising)), pooled (N, C_out, *ceil(out_size / pooling)). Out and pooled lie
+            x (N, C_in, *size), or less by low's channels -> (N, C_out, *out_size), as summand and out; low and what is
+            raised (N, C, *ceil(out_size / raising)), pooled (N, C_out, *ceil(out_size / pooling)). Out and pooled lie
             channels-last; they may be some channels of a wider map.
         """
         if out is None or (out_step := row_step(out)) is None:
@@ -131,14 +132,13 @@ class TiledConv:
         if summand is not None and summand_step is None:
             summand = summand.contiguous(memory_format=LAYOUTS[x.dim()])
             summand_step = self.out_channels
-        conv, low = raised or (None, None)
-        if low is not None and row_step(low) is None:
-            low = low.contiguous(memory_format=LAYOUTS[x.dim()])
-        raised_step = (self.out_channels if conv or low is None else row_step(low)) or 0
+        raised_step = self.out_channels
+        if low is not None:
+            low = low if row_step(low) else low.contiguous(memory_format=LAYOUTS[x.dim()])
+            raised_step = row_step(low) or 0
         steps = out_step, summand_step or 0, raised_step, (pooled is not None and row_step(pooled)) or 0
-        others = out, summand, pooled, None if conv else low
-        call = self._call(x, others, steps, relu, tuple(raising), tuple(pooling))
-        other = conv._call(low) if conv else (None, None)
+        call = self._call(x, (out, summand, pooled, low), steps, relu, tuple(raising), tuple(pooling))
+        other = (None, None) if raised is None else raised[0]._call(raised[1])
         if library(self.dtype).convolve(*call, *other):  # type: ignore[union-attr]
             raise MemoryError(f"there is no memory for a strip of a map of shape {tuple(out.shape)}")
         return out

@@ -122,10 +122,10 @@ def test_a_smaller_map_read_beside_the_input(factors, dtype):
         both = torch.cat([x.double(), upsample(low.double(), size)], 1)
         expected = (F.conv3d(both, weight.double(), bias.double()) + summand.double()).relu()
         options = {"summand": summand, "relu": True, "raising": factors}
-        got = conv(x, raised=(None, low), pooled=pooled, pooling=factors, **options)
+        got = conv(x, low=low, pooled=pooled, pooling=factors, **options)
         assert_near(got, expected, dtype)
         assert_near(pooled, avg_pool(expected, factors), dtype)
-        assert torch.equal(conv(x, raised=(None, low.contiguous()), **options), got)
+        assert torch.equal(conv(x, low=low.contiguous(), **options), got)
 
 
 def test_many_channels_and_any_number_of_threads(dtype):

@@ -128,8 +128,8 @@ static Room room_of(const Work *work, const Work *raising, int streams) {
     return room;
 }
 
-/* The result at every place: bias + convolution + summand + another convolution's result up-sampled, which may be
-   missing, rectified if so; and its means over the cells. Returns 0, or 1 where there is no memory for it. */
+/* The result at every place: bias + convolution (of the input, and of `low` up-sampled beside it where that is there) +
+   summand + another convolution's result up-sampled, which may be missing, rectified if so; and its means over the cells. Returns 0, or 1 where there is no memory for it. */
 int convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const Maps *raising_maps) {
     Work work = prepare(plan, maps), raising = {0};
     if (raising_plan) raising = prepare(raising_plan, raising_maps);
