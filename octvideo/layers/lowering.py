@@ -1,4 +1,4 @@
-"""3-D convolution and pooling through 2-D views of channels-last maps, whose kernels are the faster ones."""
+"""Convolution and pooling of channels-last maps through 2-D views, the faster ones, and right in 16 bits on a CPU."""
 
 from __future__ import annotations
 
