@@ -5,6 +5,7 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 
 from octvideo.data import watchdog
@@ -41,6 +42,21 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process runs no longer, even if nobody has asked for its status."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_for_end(pid: int) -> None:
+    last = time.monotonic() + 10
+    while not has_ended(pid):
+        assert time.monotonic() < last
+        time.sleep(0.01)
 
 
 def test_one_child_answers_many_requests(process):
@@ -82,7 +98,7 @@ def test_an_error_comes_with_the_childs_traceback(process):
 def test_a_child_that_died_between_requests_is_replaced(process):
     pid = process.ask("pid")
     os.kill(pid, signal.SIGKILL)
-    time.sleep(0.1)
+    wait_for_end(pid)
     assert process.ask("pid") != pid
 
 
@@ -105,19 +121,7 @@ def test_a_child_does_not_outlive_a_killed_owner(request_, monkeypatch):
         process.send(request_)
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(owner, 0)
-    pid, last = int(os.read(reader, 20)), time.monotonic() + 10
-    while is_alive(pid) and not is_zombie(pid) and time.monotonic() < last:
-        time.sleep(0.05)
-    assert not is_alive(pid) or is_zombie(pid)
-
-
-def is_zombie(pid: int) -> bool:
-    """Ended, but nobody has asked for its status: in a container the first process may not do so."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            return file.read().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return False
+    wait_for_end(int(os.read(reader, 20)))
 
 
 def test_a_fork_of_the_owner_leaves_the_child_alone(process):
