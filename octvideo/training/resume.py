@@ -47,10 +47,12 @@ class EpochSoFar(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        loss = pl_module.train_loss
-        with loss.sync_context():  # type: ignore[operator, union-attr]
-            sums = {name: value.detach().cpu().clone() for name, value in loss.metric_state.items()}  # type: ignore
-        checkpoint["epoch_so_far"] = {"loss": sums, "world_size": trainer.world_size}
+        def of_each_process(value: torch.Tensor) -> torch.Tensor:
+            return trainer.strategy.all_gather(value.detach()).reshape(trainer.world_size, *value.shape).cpu().clone()
+
+        sums = pl_module.train_loss.metric_state  # type: ignore[union-attr]
+        loss = {name: of_each_process(value) for name, value in sums.items()}  # type: ignore
+        checkpoint["epoch_so_far"] = {"loss": loss, "world_size": trainer.world_size}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -70,9 +72,8 @@ class EpochSoFar(Callback):
                 f"and now there are {trainer.world_size}: resume with as many (trainer.devices, trainer.num_nodes)"
             )
         for name, value in so_far["loss"].items():
-            # Sums over all processes: the first one carries them on.
-            value = value if trainer.is_global_zero else torch.zeros_like(value)
-            setattr(pl_module.train_loss, name, value.to(pl_module.device))
+            # Each process goes on with its own sums: put together now, they would be rounded in another order.
+            setattr(pl_module.train_loss, name, value[trainer.global_rank].to(pl_module.device))
 
 
 class StepCheckpoints(Checkpoint):
