@@ -19,6 +19,7 @@ import torch
 SOURCES = sorted(Path(__file__).with_name("native").glob("*.[ch]"))
 WIDEST = ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()
 FLAGS = ("-O3", "-march=native", *WIDEST, "-fopenmp", "-fPIC", "-shared")
+NO_MATRICES = ("-DNO_MATRICES",)
 DEFINITIONS: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.bfloat16: ("-DBFLOAT16",)}
 
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
@@ -30,9 +31,10 @@ _FUNCTIONS: dict[str, tuple[tuple[type, ...], type | None]] = {
     "max_pool": ((_POINTER, _INT, _POINTER, _INT, *(_POINTER,) * 5, ctypes.c_int), None),
     "convolve": ((_POINTER,) * 4, ctypes.c_int),
     "can_convolve": ((_INT, _INT), _INT),
+    "matrices_pay": ((_INT,) * 4, _INT),
     "padded_out_channels": ((_INT,), _INT),
     "packed_size": ((_INT,) * 4, _INT),
-    "pack": ((_POINTER,) * 2 + (_INT,) * 4, None),
+    "pack": ((_POINTER,) * 2 + (_INT,) * 5, None),
     "reads_in_place": ((_INT,), _INT),
     "copies_strips": ((_INT,) * 4, _INT),
     "reads_low": ((_INT,), _INT),
@@ -41,10 +43,17 @@ _FUNCTIONS: dict[str, tuple[tuple[type, ...], type | None]] = {
 
 
 @cache
-def library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The kernels for a type; None, with a notice, where they cannot be compiled."""
+def library(dtype: torch.dtype, matrices: bool = True) -> ctypes.CDLL | None:
+    """The kernels for a type; None, with a notice, where they cannot be compiled.
+
+    Args:
+        dtype: of the maps.
+        matrices: convolve by matrix instructions (AMX), where this processor has them.
+    """
+    if not matrices and not _has_matrices():
+        return library(dtype)
     try:
-        loaded = ctypes.CDLL(str(compiled(dtype)))
+        loaded = ctypes.CDLL(str(compiled(dtype, matrices)))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         slower = "networks run by oneDNN's and torch's functions, which take longer"
         warnings.warn(f"{slower}: {_reason(error)}", stacklevel=2)
@@ -66,7 +75,7 @@ def three(values: Sequence[int], missing: int = 1) -> ctypes.Array[ctypes.c_int6
     return integers((missing,) * (3 - len(values)) + tuple(values))
 
 
-def compiled(dtype: torch.dtype) -> Path:
+def compiled(dtype: torch.dtype, matrices: bool = True) -> Path:
     """The shared library for a type and this machine's processor, compiled where the cache has none that is whole.
 
     Raises:
@@ -78,7 +87,7 @@ def compiled(dtype: torch.dtype) -> Path:
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if compiler is None:
         raise FileNotFoundError("no C compiler (cc) is installed")
-    command = [compiler, *FLAGS, *DEFINITIONS[dtype]]
+    command = [compiler, *FLAGS, *DEFINITIONS[dtype], *(() if matrices and _has_matrices() else NO_MATRICES)]
     key = "\n".join([*command, _processor(), *(source.read_text(encoding="utf-8") for source in SOURCES)])
     path = _cache_folder() / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if not _is_whole(path):
@@ -120,6 +129,15 @@ def _processor() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return "\n".join(dict.fromkeys(line for line in lines if line.startswith(("model name", "flags", "Features"))))
+
+
+@cache
+def _has_matrices() -> bool:
+    """Whether the processor has matrix registers (AMX) and lets this process use them: Linux asks to be asked first."""
+    if "amx_bf16" not in _processor().split():
+        return False
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ from octvideo.layers.resize import avg_pool, low_size
 from octvideo.runtime import passes
 from octvideo.runtime.moves import Moves
 from octvideo.runtime.onednn import OneDnnConv
-from octvideo.runtime.tiles import TiledConv, channels_read_in_place, tiles_read_low, tiles_take
+from octvideo.runtime.tiles import TiledConv, channels_read_in_place, tiles_read_low, tiles_take, tiles_use_matrices
 from octvideo.runtime.window import MOST_CHANNELS, Window
 
 Map = OctPair | Tensor
@@ -95,6 +95,7 @@ class FusedConv(nn.Module):
         self.weight = conv.weight.detach()
         self.bias = None if conv.bias is None else conv.bias.detach()
         self.paths: dict[Any, Path] = {}
+        self.reads_low: bool | None = None  # not asked yet
 
     @property
     def reads_joined(self) -> bool:
@@ -103,7 +104,8 @@ class FusedConv(nn.Module):
         return any(HIGH in self.sources[t] and self.pools[HIGH, t][:1] == [self.factors] for t in targets)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "paths": {}}  # packed for this processor, by libraries that cannot copy
+        # Packed for this processor, by libraries that cannot copy.
+        return {**self.__dict__, "paths": {}, "reads_low": None}
 
     def forward(self, x: Map, summand: Map | None = None) -> Map:
         """Convolve; add the summand, if any; rectify, if so made.
@@ -218,8 +220,18 @@ class FusedConv(nn.Module):
 
     def _reads_low(self) -> bool:
         """True where one convolution reads both parts for the high output, the low one up-sampled."""
-        tiled = self.groups == 1 and tiles_take(self.weight.dtype, self.in_channels, self.moves)
-        return tiled and tiles_read_low(self.weight.dtype, self.moves)
+        if self.reads_low is None:
+            tiled = self._is_tiled()
+            self.reads_low = tiled and tiles_read_low(self.weight.dtype, self._uses_matrices(HIGH), self.moves)
+        return self.reads_low
+
+    def _is_tiled(self) -> bool:
+        return self.groups == 1 and tiles_take(self.weight.dtype, self.in_channels, self.moves)
+
+    def _uses_matrices(self, target: int) -> bool:
+        """The same for all paths to a part of the output, one of which may go on within another."""
+        channels = sum((self.in_high, self.in_low)[source] for source in self.sources[target])
+        return tiles_use_matrices(self.weight.dtype, channels, (self.out_high, self.out_low)[target], self.moves)
 
     def _inputs_of_one_size(self, pair: OctPair, sources: Sequence[int]) -> list[Input]:
         """What the high output reads where nothing is up-sampled: one map for both parts where there is one."""
@@ -290,9 +302,9 @@ class FusedConv(nn.Module):
         weight = take(self.weight, self.out_segments, target)
         if not self.depthwise:
             weight = torch.cat([columns(weight, segments, source, self.groups) for source in sources], 1)
-        # The same for all paths of a convolution, one of which may go on within another.
-        if self.groups == 1 and tiles_take(weight.dtype, self.in_channels, self.moves):
-            return TiledConv(weight, bias, self.moves, low_channels=self.in_low if sources == (HIGH, LOW) else 0)
+        if self._is_tiled():
+            low_channels = self.in_low if sources == (HIGH, LOW) else 0
+            return TiledConv(weight, bias, self.moves, self._uses_matrices(target), low_channels)
         groups = count(segments, sources[0]) if self.depthwise else self.groups
         return OneDnnConv(weight, bias, self.moves, groups)
 

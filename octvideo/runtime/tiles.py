@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import math
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -43,17 +44,22 @@ def tiles_take(dtype: torch.dtype, channels: int, moves: Moves) -> bool:
     """True where the kernel is there for a type of map, a number of input channels and a kernel."""
     if dtype not in DEFINITIONS:
         return False
-    taps = 1
-    for k in moves.kernel:
-        taps *= k
     kernels = library(dtype)
-    return kernels is not None and bool(kernels.can_convolve(channels, taps))
+    return kernels is not None and bool(kernels.can_convolve(channels, math.prod(moves.kernel)))
 
 
-def tiles_read_low(dtype: torch.dtype, moves: Moves) -> bool:
+def tiles_use_matrices(dtype: torch.dtype, channels: int, out_channels: int, moves: Moves) -> bool:
+    """True where a convolution that `tiles_take` takes less time by matrix instructions than by vectors."""
+    kernels: Any = library(dtype)
+    copies = kernels.copies_strips(*moves.kernel[-2:], *moves.stride[-2:])
+    return bool(kernels.matrices_pay(channels, out_channels, math.prod(moves.kernel), copies))
+
+
+def tiles_read_low(dtype: torch.dtype, matrices: bool, moves: Moves) -> bool:
     """True where one convolution reads a smaller map, up-sampled, beside its input; see `TiledConv`."""
     moves_on = set(moves.stride + moves.dilation) != {1} or any(moves.padding)
-    return set(moves.kernel) == {1} and not moves_on and bool(library(dtype).reads_low(1))  # type: ignore[union-attr]
+    kernels: Any = library(dtype, matrices)
+    return set(moves.kernel) == {1} and not moves_on and bool(kernels.reads_low(1))
 
 
 def channels_read_in_place(dtype: torch.dtype, channels: int, width: int) -> int:
@@ -74,20 +80,24 @@ class TiledConv:
         weight: (C_out, C_in, *kernel), float32 or bfloat16.
         bias: (C_out,), or None.
         moves: how the kernel moves.
+        matrices: convolve by matrix instructions, where there are any; see `tiles_use_matrices`.
         low_channels: those of the input, the last, that are read of a smaller map; see `tiles_read_low`.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, moves: Moves, low_channels: int = 0) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, moves: Moves, matrices: bool, low_channels: int = 0
+    ) -> None:
         self.moves, self.dtype, self.out_channels = moves, weight.dtype, weight.shape[0]
         self.low_channels = low_channels
-        kernels: Any = library(weight.dtype)
+        kernels: Any = library(weight.dtype, matrices)
+        self.kernels = kernels
         channels, taps = weight.shape[1], weight[0, 0].numel()
         copies = kernels.copies_strips(*moves.kernel[-2:], *moves.stride[-2:])
         self.together = kernels.taps_together(channels, moves.kernel[-1], moves.dilation[-1], copies)
         sizes = self.out_channels, channels, taps, self.together
         self.weight = torch.empty(kernels.packed_size(*sizes), dtype=weight.dtype)
         weight = weight.contiguous()
-        kernels.pack(weight.data_ptr(), self.weight.data_ptr(), *sizes)
+        kernels.pack(weight.data_ptr(), self.weight.data_ptr(), *sizes, low_channels)
         bias = torch.zeros(self.out_channels) if bias is None else bias.float()
         self.bias = F.pad(bias, (0, kernels.padded_out_channels(self.out_channels) - self.out_channels))
         self.addresses = self.weight.data_ptr(), self.bias.data_ptr()
@@ -111,7 +121,8 @@ class TiledConv:
         Args:
             x: map; fastest where its channels lie side by side, as in channels-last memory.
             summand: added; may be `out` itself.
-            raised: another convolution and its input, whose result is up-sampled by `raising` and added.
+            raised: another convolution, by matrices where this one is, and its input; the result is up-sampled by
+                `raising` and added.
             relu: rectify the sum.
             out: where to write, if its places lie in rows; else a new map is made.
             raising: factors of up-sampling, 1 or 2 for each axis.
@@ -139,7 +150,7 @@ class TiledConv:
         steps = out_step, summand_step or 0, raised_step, (pooled is not None and row_step(pooled)) or 0
         call = self._call(x, (out, summand, pooled, low), steps, relu, tuple(raising), tuple(pooling))
         other = (None, None) if raised is None else raised[0]._call(raised[1])
-        if library(self.dtype).convolve(*call, *other):  # type: ignore[union-attr]
+        if self.kernels.convolve(*call, *other):
             raise MemoryError(f"there is no memory for a strip of a map of shape {tuple(out.shape)}")
         return out
 

@@ -63,6 +63,17 @@ def test_videos(kernel, octave):
 
 
 @pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("kernel", [(1, 1, 1), (3, 1, 1)])
+def test_many_outputs(kernel):
+    """Those for which matrix instructions pay with float32, too."""
+    padding = tuple(k // 2 for k in kernel)
+    for stride, alphas in itertools.product([(1, 1, 1), (1, 2, 2)], ALPHAS):
+        conv = OctConv3d(36, 256, kernel, stride, padding, alpha_in=alphas[0], alpha_out=alphas[1], octave="spatial")
+        x = torch.randn(2, 36, 3, 7, 8).contiguous(memory_format=LAYOUTS[5])
+        assert_fused_equals_plain(conv, split(x, alphas[0], "spatial") if alphas[0] else x)
+
+
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("channels", [1, 3, 8])
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "dilation"),
@@ -72,11 +83,15 @@ def test_videos(kernel, octave):
         ((1, 3, 3), 1, (1, 0, 2), 1),
         ((3, 1, 1), (2, 1, 1), (0, 1, 0), 1),
         ((3, 3, 3), 1, (1, 2, 3), (1, 2, 2)),
+        ((3, 7, 5), (2, 3, 2), (1, 3, 2), 1),
+        ((2, 3, 3), (1, 4, 1), (1, 1, 1), (1, 2, 1)),
+        ((1, 4, 9), (1, 2, 1), (0, 1, 4), 1),  # windows that fill more than one vector
     ],
 )
 def test_dense_convolutions_of_any_padding(channels, kernel, stride, padding, dilation):
-    conv = octave_from_dense(nn.Conv3d(channels, 6, kernel, stride, padding, dilation), 0, 0)
-    assert_fused_equals_plain(conv, torch.randn(2, channels, 6, 17, 14))
+    for out_channels in (6, 40):
+        conv = octave_from_dense(nn.Conv3d(channels, out_channels, kernel, stride, padding, dilation), 0, 0)
+        assert_fused_equals_plain(conv, torch.randn(2, channels, 6, 17, 14))
     image = octave_from_dense(nn.Conv2d(channels, 6, (3, 7), 2, (0, 3)), 0, 0)
     assert_fused_equals_plain(image, torch.randn(2, channels, 17, 14))
 

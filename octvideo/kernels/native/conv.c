@@ -173,6 +173,7 @@ int convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const
 Int can_convolve(void) { return 0; }
 Int reads_in_place(Int channels) { return channels > 0; }
 Int copies_strips(void) { return 0; }
+Int matrices_pay(void) { return 0; }
 Int reads_low(void) { return 0; }
 Int taps_together(void) { return 1; }
 Int padded_out_channels(Int out_channels) { return out_channels; }

@@ -8,22 +8,26 @@
 
 typedef int64_t Int;
 
-#ifdef BFLOAT16
-typedef uint16_t Element;
-
-static inline float load(Element x) {
+/* A bfloat16 as a float. */
+static inline float widened(uint16_t x) {
     uint32_t bits = (uint32_t)x << 16;
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
 }
 
-static inline Element store(float value) { /* rounded to the nearest, half to even; NaN stays NaN */
+/* A float rounded to the nearest bfloat16, half to even; NaN stays NaN. */
+static inline uint16_t rounded(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
-    uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded;
+    return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
+
+#ifdef BFLOAT16
+typedef uint16_t Element;
+
+static inline float load(Element x) { return widened(x); }
+static inline Element store(float value) { return rounded(value); }
 #else
 typedef float Element;
 

@@ -6,31 +6,51 @@
 
 #include "matrix_tiles.h"
 
-/* A tile's sums, as rows of UNITS * UNIT numbers; the numbers of groups and units are constants where this is called. */
-static inline __attribute__((always_inline)) void multiply(const Tile *tile, const Element *weights, Int channels,
-                                                           Int at_once, float *sums, const int groups,
-                                                           const int units) {
+/* Add the products of some channels of a tile's groups of places with weights of its units, each of which a register holds
+   where it is not taken anew. */
+static inline __attribute__((always_inline)) void multiply_parts(const Part *const *places, const Int *step,
+                                                               const Part *weights, const int groups, const int units,
+                                                               const int new_places, const int new_weights) {
     const Int row = units * UNIT * 2; /* two channels of each output channel lie side by side */
+    if (new_weights) _tile_loadd(6, weights, row * sizeof(Part));
+    if (new_places) _tile_loadd(4, places[0], step[0]);
+    _tile_dpbf16ps(0, 4, 6);
+    if (units > 1) {
+        if (new_weights) _tile_loadd(7, weights + 2 * UNIT, row * sizeof(Part));
+        _tile_dpbf16ps(1, 4, 7);
+    }
+    if (groups > 1) {
+        if (new_places) _tile_loadd(5, places[1], step[1]);
+        _tile_dpbf16ps(2, 5, 6);
+        if (units > 1) _tile_dpbf16ps(3, 5, 7);
+    }
+}
+
+/* A tile's sums, as rows of UNITS * UNIT numbers; the numbers of groups and units are constants where this is called. The
+   parts of numbers, which lie `plane` apart, come in such an order that from one to the next only one side changes. */
+static inline __attribute__((always_inline)) void multiply(const Tile *tile, const Part *weights, Int channels, Int at_once,
+                                                           Int plane, float *sums, const int groups,
+                                                           const int units) {
+    const Int of_part = at_once * units * UNIT;
     _tile_zero(0);
     if (units > 1) _tile_zero(1);
     if (groups > 1) _tile_zero(2);
     if (groups > 1 && units > 1) _tile_zero(3);
     for (Int i = 0; i < tile->num_taps; i++) {
-        const Element *first = tile->at[i][0], *second = tile->at[i][1];
-        const Element *w = weights + tile->taps[i] * channels / 2 * row;
-        for (Int c = 0; c < channels; c += at_once, w += at_once / 2 * row) {
-            _tile_loadd(6, w, row * sizeof(Element));
-            _tile_loadd(4, first + c, tile->step[i][0]);
-            _tile_dpbf16ps(0, 4, 6);
-            if (units > 1) {
-                _tile_loadd(7, w + 2 * UNIT, row * sizeof(Element));
-                _tile_dpbf16ps(1, 4, 7);
+        const Part *w = weights + tile->taps[i] * channels * units * UNIT * PARTS;
+        for (Int c = 0; c < channels; c += at_once, w += PARTS * of_part) {
+#define ADD_PRODUCTS(part_of_places, part_of_weights, new_places, new_weights) \
+    multiply_parts((const Part *[]){tile->at[i][0] + part_of_places * plane + c, tile->at[i][1] + part_of_places * plane + c}, \
+                 tile->step[i], w + part_of_weights * of_part, groups, units, new_places, new_weights)
+            if (PARTS > 1) { /* the smallest first */
+                ADD_PRODUCTS(2, 0, 1, 1);
+                ADD_PRODUCTS(1, 0, 1, 0);
+                ADD_PRODUCTS(1, 1, 0, 1);
+                ADD_PRODUCTS(0, 1, 1, 0);
+                ADD_PRODUCTS(0, 2, 0, 1);
             }
-            if (groups > 1) {
-                _tile_loadd(5, second + c, tile->step[i][1]);
-                _tile_dpbf16ps(2, 5, 6);
-                if (units > 1) _tile_dpbf16ps(3, 5, 7);
-            }
+            ADD_PRODUCTS(0, 0, PARTS == 1, 1);
+#undef ADD_PRODUCTS
         }
     }
     const Int to = UNITS * UNIT * sizeof(float);
@@ -74,20 +94,20 @@ static void convolve_tile(const Reading *reading, const Tile *tile, Element *out
                           Int end) {
     const Work *work = reading->work;
     const Plan *plan = work->plan;
-    const Int channels = reading->channels, at_once = reading->at_once;
+    const Int channels = reading->channels, at_once = reading->at_once, plane = reading->plane;
     const float *bias = work->maps->bias;
     const Element *summand = work->maps->summand;
     float sums[ROWS * UNITS * UNIT] __attribute__((aligned(64)));
     for (; block < end; block++) {
         const Int start = work->starts[block], units = (work->starts[block + 1] - start) / UNIT;
-        const Element *weights = work->maps->weights + start * work->depth;
+        const Part *weights = (const Part *)(work->maps->weights + start * work->depth);
         if (summand) /* of the next tile */
             for (Int r = 0; r < ROWS; r++)
                 __builtin_prefetch(summand + (tile->place[0] + ROWS + r) * plan->summand_step + start, 0, 2);
-        if (tile->rows > GROUP && units > 1) multiply(tile, weights, channels, at_once, sums, 2, 2);
-        else if (tile->rows > GROUP) multiply(tile, weights, channels, at_once, sums, 2, 1);
-        else if (units > 1) multiply(tile, weights, channels, at_once, sums, 1, 2);
-        else multiply(tile, weights, channels, at_once, sums, 1, 1);
+        if (tile->rows > GROUP && units > 1) multiply(tile, weights, channels, at_once, plane, sums, 2, 2);
+        else if (tile->rows > GROUP) multiply(tile, weights, channels, at_once, plane, sums, 2, 1);
+        else if (units > 1) multiply(tile, weights, channels, at_once, plane, sums, 1, 2);
+        else multiply(tile, weights, channels, at_once, plane, sums, 1, 1);
 #define FINISH(with_summand, with_raised, are_in_line) \
     finish(plan, tile, sums, bias, out, summand, start, units, with_summand, with_raised, are_in_line)
         if (reading->copies && has_raised) FINISH(summand != 0, 1, 0);
@@ -102,7 +122,7 @@ static void convolve_tile(const Reading *reading, const Tile *tile, Element *out
 
 /* Some blocks of the places [first, last), which read the map itself or what is gathered in `room`. */
 static void convolve_directly(const Reading *reading, Element *out, const Element *raised, Int first, Int last, Int block,
-                              Int end, Element *room) {
+                              Int end, Part *room) {
     Cursor cursor = start_at(reading->work, raised, first);
     const int adds = raised && !reading->work->plan->low_channels; /* what is up-sampled to the result */
     Tile tile;
@@ -114,7 +134,7 @@ static void convolve_directly(const Reading *reading, Element *out, const Elemen
 
 /* Some blocks of the places [first, last), of which `copies` holds what they read. */
 static void convolve_copied(const Reading *reading, Element *out, const Element *raised, Int first, Int last, Int block,
-                            Int end, const Element *copies) {
+                            Int end, const Part *copies) {
     const Int width = reading->width, out_width = reading->work->plan->out_size[2];
     Tile tile;
     while (first < last) {
@@ -129,7 +149,7 @@ static void convolve_copied(const Reading *reading, Element *out, const Element 
 }
 
 /* Copy what the places [first, last) read. */
-static void copy_strip(const Reading *reading, Int first, Int last, Element *room) {
+static void copy_strip(const Reading *reading, Int first, Int last, Part *room) {
     while (first < last) {
         const Piece piece = piece_at(reading, first, last, room);
         copy_piece(reading, &piece, room);
@@ -139,8 +159,9 @@ static void copy_strip(const Reading *reading, Int first, Int last, Element *roo
 }
 
 /* The places [first, last) of the output, which are whole rows; the output begins at `out`. */
-static void convolve_strip(const Work *work, Element *out, const Element *raised, Int first, Int last, Element *room) {
+static void convolve_strip(const Work *work, Element *out, const Element *raised, Int first, Int last, Element *memory) {
     const Reading reading = reading_of(work);
+    Part *room = (Part *)memory;
     const Int blocks = num_blocks(work->plan->out_channels);
     if (reading.copies) copy_strip(&reading, first, last, room);
     configure(reading.at_once);

@@ -47,7 +47,7 @@ static inline Half add_pairs(Full x) {
 typedef Integers __attribute__((aligned(1), may_alias)) Unaligned;
 #endif
 
-#if LANES && defined(BFLOAT16) && defined(__AMX_BF16__) && defined(__linux__)
+#if LANES == 16 && defined(__AMX_BF16__) && !defined(NO_MATRICES)
 #define MATRICES 1
 #else
 #define MATRICES 0
