@@ -20,7 +20,7 @@ from octvideo.models.build import chosen_size, default_num_classes
 from octvideo.runtime import keep_freed_memory, optimize
 
 PEERS = ("peer", "peer_compiled")
-VARIANTS = ("eager", "fast", "lean", "compiled", *PEERS)
+VARIANTS = ("eager", "channels_last", "fast", "lean", "compiled", *PEERS)
 STEPS = ("inference", "training")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
@@ -50,7 +50,8 @@ def benchmark_networks(
         alpha: shares of low channels; 0, the dense network, is always there.
         octave: spatial, temporal or spatiotemporal.
         step: inference, or training, which is forward, cross-entropy, backward and SGD.
-        variants: "eager" is the network as it is. For inference "fast" and "compiled" are what
+        variants: "eager" is the network as it is. For inference "channels_last" is the same in channels-last memory
+            (`octvideo.layers.to_channels_last`), "fast" and "compiled" are what
             `octvideo.runtime.optimize` makes; for training "fast" is in channels-last memory, with bfloat16 by
             autocast, "lean" pools again in the backward pass as well (`octvideo.layers.recompute_pooled`), and
             "compiled" is "fast" after torch.compile. "peer" and "peer_compiled" are the dense network as
@@ -58,7 +59,7 @@ def benchmark_networks(
         batch_size: clips at a time.
         num_frames: frames of a clip; None is the network's own number.
         crop: one number, or height and width, in pixels; empty is the network's own.
-        dtype: of all variants but eager, which is float32.
+        dtype: of all variants but eager and channels_last, which are float32.
         device: cpu or cuda.
         threads: threads of the CPU.
         compile_mode: torch.compile's, of compiled training steps and peers: default, reduce-overhead (with CUDA
@@ -84,6 +85,8 @@ def benchmark_networks(
         raise ValueError(f"device is {device!r}, but torch finds no GPU here: use cpu")
     if step == "inference" and "lean" in variants:
         raise ValueError("variant lean is for step training: inference keeps nothing for a backward pass")
+    if step == "training" and "channels_last" in variants:
+        raise ValueError("variant channels_last is for step inference: a training step has that in variant fast")
     torch.set_num_threads(threads)
     keep_freed_memory()  # for all variants alike
     size = chosen_size(model, num_frames, crop)
@@ -144,6 +147,8 @@ def awake(network: nn.Module) -> nn.Module:
 def _inference(variant: str, network: nn.Module, clips: Tensor, dtype: torch.dtype, compile_mode: str) -> Call:
     if variant == "eager":
         return inference(network, clips)
+    if variant == "channels_last":
+        return inference(*_in_channels_last(copy.deepcopy(network), clips))
     if variant in PEERS:
         return inference(_peer(variant, network, clips.device, dtype, compile_mode), clips)
     return inference(optimize(network, clips, dtype=dtype, compile=variant == "compiled"), clips)
@@ -153,13 +158,17 @@ def _training(variant: str, network: nn.Module, clips: Tensor, dtype: torch.dtyp
     num_classes = int(network(clips[:1]).shape[1])
     network = copy.deepcopy(network)
     if variant in ("fast", "lean", "compiled"):
-        network = to_channels_last(network)
-        clips = clips.contiguous(memory_format=torch.channels_last_3d if clips.dim() == 5 else torch.channels_last)
+        network, clips = _in_channels_last(network, clips)
     if variant == "lean":
         recompute_pooled(network)
     if variant in ("compiled", "peer_compiled"):
         network = torch.compile(network, dynamic=False, mode=compile_mode)  # type: ignore[assignment]
     return training_step(network, clips, num_classes, torch.float32 if variant == "eager" else dtype)
+
+
+def _in_channels_last(network: nn.Module, clips: Tensor) -> tuple[nn.Module, Tensor]:
+    layout = torch.channels_last_3d if clips.dim() == 5 else torch.channels_last
+    return to_channels_last(network), clips.contiguous(memory_format=layout)
 
 
 class _Autocast(nn.Module):

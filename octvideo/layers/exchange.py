@@ -1,8 +1,9 @@
-"""What the two parts give each other, in few passes over the large one: for training, where both ways count.
+"""What the two parts give each other, in few passes over the large one.
 
-The gradient of an average pooling is an up-sampling, that of an up-sampling a pooling. torch's own kernels for them
-fill a map with zeros, add into it place by place, and leave it to another pass to add what else flows into it. On a CPU
-the kernels in C of `octvideo.kernels` take channels-last maps, one pass each; torch's functions take all others.
+On a CPU the kernels in C of `octvideo.kernels` take channels-last maps, one pass each; torch's functions take all
+others. In training both ways count: the gradient of an average pooling is an up-sampling, that of an up-sampling a
+pooling. torch's own kernels for them fill a map with zeros, add into it place by place, and leave it to another pass to
+add what else flows into it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ def add_upsampled(high: Tensor, low: Tensor) -> Tensor:
     """
     if high.shape == low.shape:
         return high + low
-    return _AddUpsampled.apply(high, low) if _trains_eagerly() else high + upsample(low, high.shape[2:])
+    if _trains_eagerly():
+        return _AddUpsampled.apply(high, low)
+    if _kernels_take(high, low):
+        return kernels.add_upsampled(high, low, _factors(high, low))
+    return high + upsample(low, high.shape[2:])
 
 
 def with_joined(high: Tensor, low: Tensor, factors: Sequence[int], segments: Segments) -> tuple[Tensor, Tensor]:
@@ -44,9 +49,12 @@ def with_joined(high: Tensor, low: Tensor, factors: Sequence[int], segments: Seg
     Shape:
         (N, C, *size), (N, C', *ceil(size / factors)) -> (N, C, *size), (N, C + C', *ceil(size / factors)).
     """
-    # (torch loses a tangent of the low part alone, for the first of the two results is a view of the high one.)
-    if len(segments) == 1 and _helps(high, factors) and forward_ad._current_level < 0:
-        return _WithPooled.apply(high, low, tuple(factors))
+    if len(segments) == 1 and _is_made_smaller(high, factors):
+        # (torch loses a tangent of the low part alone, for the first of the two results is a view of the high one.)
+        if _trains_eagerly() and forward_ad._current_level < 0:
+            return _WithPooled.apply(high, low, tuple(factors))
+        if _kernels_take(high, low):
+            return high, _joined(high, low, factors)
     high, pooled = with_pooled(high, factors)
     return high, join(pooled, low, segments)
 
@@ -57,7 +65,12 @@ def with_pooled(x: Tensor, factors: Sequence[int]) -> tuple[Tensor, Tensor]:
     Shape:
         (N, C, *size) -> (N, C, *size), (N, C, *ceil(size / factors)).
     """
-    return _WithPooled.apply(x, None, tuple(factors)) if _helps(x, factors) else (x, avg_pool(x, factors))
+    if _is_made_smaller(x, factors):
+        if _trains_eagerly():
+            return _WithPooled.apply(x, None, tuple(factors))
+        if _kernels_take(x):
+            return x, _joined(x, None, factors)
+    return x, avg_pool(x, factors)
 
 
 class _AddUpsampled(Function):
@@ -147,19 +160,20 @@ def _add_shares(high: Tensor, low: Tensor, factors: Sequence[int]) -> Tensor:
 def _kernels_take(*maps: Tensor) -> bool:
     """True for maps that kernels can be given, where nobody has to see torch's functions instead of them.
 
-    Those who have are autograd in a backward pass of gradients' gradients, tracers, transforms and dispatch modes.
+    Those who have are autograd (also in a backward pass, for gradients' gradients), compilers, tracers, transforms and
+    dispatch modes.
     """
     return (
         all(type(m) is Tensor for m in maps)
-        and not (torch.is_grad_enabled() or torch.jit.is_tracing() or is_in_torch_dispatch_mode())
+        and not (torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and not is_in_torch_dispatch_mode()
         and not torch._C._are_functorch_transforms_active()
         and kernels.takes(*maps)
     )
 
 
-def _helps(high: Tensor, factors: Sequence[int]) -> bool:
-    """True where a high part is made smaller, and for training."""
-    return set(factors) <= {1, 2} and 2 in factors and bool(high.shape[1]) and _trains_eagerly()
+def _is_made_smaller(high: Tensor, factors: Sequence[int]) -> bool:
+    return set(factors) <= {1, 2} and 2 in factors and bool(high.shape[1])
 
 
 def _trains_eagerly() -> bool:

@@ -36,17 +36,18 @@ def test_calls_take_turns():
 def test_the_command_writes_ratios_against_the_dense_network_of_each_variant(tmp_path, capsys):
     path = tmp_path / "new" / "b.json"
     arguments = ["--model", "resnet3d_tiny", "--alpha", "0.5", "--num_frames", "4", "--crop", "24", "--rounds", "3"]
-    assert main(["benchmark", "networks", *arguments, "--output", str(path)]) == 0
+    arguments += ["--variants", "eager", "channels_last", "fast", "--output", str(path)]
+    assert main(["benchmark", "networks", *arguments]) == 0
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     rows = json.loads(path.read_text())["rows"]
     assert [(row["variant"], row["alpha"]) for row in rows] == [
-        ("eager", 0), ("fast", 0), ("eager", 0.5), ("fast", 0.5),
-    ]  # fmt: skip
+        (variant, alpha) for alpha in (0, 0.5) for variant in ("eager", "channels_last", "fast")
+    ]
     clip = torch.zeros(1, 3, 4, 24, 24)
     gmacs = [count_macs(resnet3d_tiny(num_classes=400, alpha=a), clip).gmacs for a in (0, 0.5)]
-    fast = rows[3]
+    dense, fast = rows[2], rows[5]
     assert fast["macs_ratio"] == pytest.approx(gmacs[1] / gmacs[0])
-    assert fast["time_ratio"] == pytest.approx(fast["median_ms"] / rows[1]["median_ms"])
+    assert fast["time_ratio"] == pytest.approx(fast["median_ms"] / dense["median_ms"])
     assert fast["speedup_over_eager_dense"] == pytest.approx(rows[0]["median_ms"] / fast["median_ms"])
     assert fast["time_over_macs_ratio"] == pytest.approx(fast["time_ratio"] / fast["macs_ratio"])
     assert "time / MACs" in capsys.readouterr().out
@@ -110,9 +111,13 @@ VIEWS = "--videos a.mp4 --hd false"
         (f"{NETWORKS} --rounds 1", "rounds must be 2 or more; got 1"),
         (
             f"{NETWORKS} --variants fast foo",
-            "variants must be of eager, fast, lean, compiled, peer, peer_compiled; got ['fast', 'foo']",
+            "variants must be of eager, channels_last, fast, lean, compiled, peer, peer_compiled; got ['fast', 'foo']",
         ),
         (f"{NETWORKS} --variants lean", "variant lean is for step training: inference keeps nothing for a backward"),
+        (
+            f"{NETWORKS} --step training --variants channels_last",
+            "variant channels_last is for step inference: a training step has that in variant fast",
+        ),
         (f"{NETWORKS} --alpha nan", 'Parser key "alpha" element 1: Expected a finite number. Got value: nan'),
         (f"{NETWORKS} --alpha 2", "alpha is the low-frequency share of the channels, from 0 to 1; got 2.0"),
         (

@@ -69,6 +69,21 @@ def test_pooling_beside_a_map(size, factors, used):
         torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("size", "factors"), CASES)
+def test_inference(size, factors, dtype):
+    """Without gradients, too, the kernels take what they can, and give what torch's functions do."""
+    tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 0.016, "atol": 0.01}
+    for layout in layouts(len(size)):
+        high, low = random_maps(size, factors, layout, dtype)
+        pooled = POOL[len(size)](high.float(), factors, factors, ceil_mode=True, count_include_pad=False).to(dtype)
+        with torch.no_grad():
+            torch.testing.assert_close(add_upsampled(high, low), high + slow_repeat(low, size), **tolerance)
+            torch.testing.assert_close(with_pooled(high, factors), (high, pooled), **tolerance)
+            joined = with_joined(high, low, factors, ((3, 3),))
+            torch.testing.assert_close(joined, (high, torch.cat([pooled, low], 1)), **tolerance)
+
+
 @pytest.mark.parametrize(("size", "factors"), CASES)
 def test_gradients_of_gradients(size, factors):
     high, low = random_maps(size, factors, torch.contiguous_format)
