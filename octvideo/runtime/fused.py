@@ -221,8 +221,8 @@ class FusedConv(nn.Module):
     def _reads_low(self) -> bool:
         """True where one convolution reads both parts for the high output, the low one up-sampled."""
         if self.reads_low is None:
-            tiled = self._is_tiled()
-            self.reads_low = tiled and tiles_read_low(self.weight.dtype, self._uses_matrices(HIGH), self.moves)
+            kind = self.weight.dtype, self._is_tiled() and self._uses_matrices(HIGH)
+            self.reads_low = self._is_tiled() and tiles_read_low(*kind, self.in_high, self.in_low, self.moves)
         return self.reads_low
 
     def _is_tiled(self) -> bool:

@@ -55,11 +55,11 @@ def tiles_use_matrices(dtype: torch.dtype, channels: int, out_channels: int, mov
     return bool(kernels.matrices_pay(channels, out_channels, math.prod(moves.kernel), copies))
 
 
-def tiles_read_low(dtype: torch.dtype, matrices: bool, moves: Moves) -> bool:
-    """True where one convolution reads a smaller map, up-sampled, beside its input; see `TiledConv`."""
+def tiles_read_low(dtype: torch.dtype, matrices: bool, channels: int, low_channels: int, moves: Moves) -> bool:
+    """True where one convolution should read a smaller map, up-sampled, beside its input; see `TiledConv`."""
     moves_on = set(moves.stride + moves.dilation) != {1} or any(moves.padding)
     kernels: Any = library(dtype, matrices)
-    return set(moves.kernel) == {1} and not moves_on and bool(kernels.reads_low(1))
+    return set(moves.kernel) == {1} and not moves_on and bool(kernels.reads_low(1, channels, low_channels))
 
 
 def channels_read_in_place(dtype: torch.dtype, channels: int, width: int) -> int:

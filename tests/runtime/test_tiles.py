@@ -110,7 +110,7 @@ def test_sums_and_means(factors, cache_bytes, kind, monkeypatch):
 @pytest.mark.parametrize("factors", FACTORS.values(), ids=FACTORS)
 def test_a_smaller_map_read_beside_the_input(factors, kind):
     moves = MOVES[0]
-    if not tiles_read_low(*kind, moves):
+    if not tiles_read_low(*kind, 48, 8, moves):
         pytest.skip("the kernel reads one map")
     sizes, channels = (
         [(1, 1, 1), (5, 7, 9), (4, 18, 16)],

@@ -58,12 +58,16 @@ static Int padded_channels(Int channels) {
 /* True where the places of a map with this many channels need no copy. */
 Int reads_in_place(Int channels) { return padded_channels(channels) == channels; }
 
-/* True for kernels that can read a smaller map, up-sampled, beside their input: what a tile reads is gathered, once. */
-Int reads_low(Int taps) { return taps == 1; }
-
 static Int even(Int channels) { return (channels + 1) / 2 * 2; }
 
 static Int instructions(Int channels) { return padded_channels(channels) / channels_at_once(channels); }
+
+/* True for kernels that should read a smaller map, up-sampled, beside their input, of which what a tile reads is gathered
+   once: the products with it are then made at all places, which must not take more instructions where they are dear. */
+Int reads_low(Int taps, Int channels, Int low_channels) {
+    const int as_many = instructions(channels + low_channels) == instructions(channels);
+    return taps == 1 && (PARTS == 1 || as_many);
+}
 
 /* Taps side by side on the last axis that are taken as one with more channels: all where that needs fewer instructions. */
 Int taps_together(Int channels, Int width, Int dilation, Int copies) {
