@@ -21,6 +21,9 @@ from octvideo.runtime.tiles import TiledConv, channels_read_in_place, tiles_read
 from octvideo.runtime.window import MOST_CHANNELS, Window
 
 Map = OctPair | Tensor
+BOTH = LOW, HIGH
+# Low outputs that cost less as high ones, pooled afterwards, than the input pooled for them; by matrix instructions.
+MOST_POOLED_AFTER = {torch.float32: 0, torch.bfloat16: 48}
 Path = TiledConv | OneDnnConv
 Input = tuple[tuple[int, ...], Tensor]
 """Parts of a pair, and what a convolution reads of them."""
@@ -95,17 +98,19 @@ class FusedConv(nn.Module):
         self.weight = conv.weight.detach()
         self.bias = None if conv.bias is None else conv.bias.detach()
         self.paths: dict[Any, Path] = {}
-        self.reads_low: bool | None = None  # not asked yet
+        self.reads_low: dict[Any, bool] = {}
 
     @property
     def reads_joined(self) -> bool:
         """True where some output reads the high part pooled by the octave's factors."""
+        if self._pools_after():
+            return False
         targets = [part for part, channels in ((HIGH, self.out_high), (LOW, self.out_low)) if channels]
         return any(HIGH in self.sources[t] and self.pools[HIGH, t][:1] == [self.factors] for t in targets)
 
     def __getstate__(self) -> dict[str, Any]:
         # Packed for this processor, by libraries that cannot copy.
-        return {**self.__dict__, "paths": {}, "reads_low": None}
+        return {**self.__dict__, "paths": {}, "reads_low": {}}
 
     def forward(self, x: Map, summand: Map | None = None) -> Map:
         """Convolve; add the summand, if any; rectify, if so made.
@@ -122,6 +127,8 @@ class FusedConv(nn.Module):
             x = self.window.unfold(x)  # type: ignore[arg-type]
         pair = x if isinstance(x, OctPair) else empty_low(x, self.factors)
         size = self.dense_moves.out_size(pair.high.shape[2:])
+        if summand is None and self._pools_after():
+            return self._run_as_one(pair, size)
         if summand is None:
             return self._run(pair, size, (None, None), self.relu)
         if self._takes_summand(summand, pair, size):
@@ -185,6 +192,39 @@ class FusedConv(nn.Module):
             return OctPair(high, low, self.out_segments)
         return _JoinedPair(high, low, self.out_segments, joined)
 
+    def _pools_after(self) -> bool:
+        """True where the low output is pooled after the convolution, for it is narrow, not the input before.
+
+        A kernel that does not move on the octave's axes gives the same either way, at the borders, too.
+        """
+        narrow = 0 < self.out_low <= MOST_POOLED_AFTER.get(self.weight.dtype, 0)
+        if not narrow or not self.out_high or not self.in_high or self.exchange != "both" or not self._is_tiled():
+            return False
+        kernel, _, padding, _ = self.moves
+        moved = zip(self.factors, kernel, self.strides, padding, strict=True)
+        still = all((k, stride, pad) == (1, 1, 0) for factor, k, stride, pad in moved if factor > 1)
+        return still and self._uses_matrices(BOTH)
+
+    def _run_as_one(self, pair: OctPair, size: Sequence[int]) -> Map:
+        """One convolution for both outputs, the low one first, as if all were high; then that is pooled."""
+        low_channels, channels = self.out_low, self.out_low + self.out_high
+        batch, dtype, sizes = pair.high.shape[0], self.weight.dtype, low_size(size, self.factors)
+        out = passes.empty_map(batch, channels, size, dtype)
+        pooled = passes.empty_map(batch, channels if self.joins else low_channels, sizes, dtype)
+        options: dict[str, Any] = {"unrectified": low_channels}
+        sources: tuple[int, ...] = (HIGH,)
+        if self.in_low and self._reads_low(BOTH):
+            sources, options["low"] = (HIGH, LOW), pair.low
+        elif self.in_low:
+            options["raised"] = self._path(pair, (LOW,), BOTH, with_bias=False), pair.low
+        self._path(pair, sources, BOTH, with_bias=True)(
+            pair.high, relu=self.relu, out=out, raising=self.factors, pooled=pooled, pooling=self.factors, **options,
+        )  # fmt: skip
+        high, low = out[:, low_channels:], pooled[:, :low_channels]
+        if self.joins:
+            return _JoinedPair(high, low, self.out_segments, pooled)
+        return OctPair(high, low, self.out_segments)
+
     def _low(self, pair: OctPair, summand: Tensor | None, relu: bool, out: Tensor | None) -> Tensor:
         """The low part of the output, by one convolution of all that it reads where there are no groups."""
         sources = self.sources[LOW]
@@ -206,11 +246,11 @@ class FusedConv(nn.Module):
         low = self._pooled(pair, LOW, HIGH)
         if HIGH in sources:
             high = self._pooled(pair, HIGH, HIGH)
-            if self._reads_low():
+            if self._reads_low((HIGH,)):
                 return self._add_paths(pair, HIGH, [((HIGH, LOW), high)], summand, relu, None, pooled, low=low)
-            raised = self._path(pair, (LOW,), HIGH, with_bias=False), low
+            raised = self._path(pair, (LOW,), (HIGH,), with_bias=False), low
             return self._add_paths(pair, HIGH, [((HIGH,), high)], summand, relu, None, pooled, raised=raised)
-        total = upsample(self._path(pair, (LOW,), HIGH, with_bias=True)(low, relu=relu and summand is None), size)
+        total = upsample(self._path(pair, (LOW,), (HIGH,), with_bias=True)(low, relu=relu and summand is None), size)
         if summand is not None:
             total = total + summand
             total = total.relu_() if relu else total
@@ -218,20 +258,22 @@ class FusedConv(nn.Module):
             passes.pool(total, pooled, self.factors)
         return total
 
-    def _reads_low(self) -> bool:
-        """True where one convolution reads both parts for the high output, the low one up-sampled."""
-        if self.reads_low is None:
-            kind = self.weight.dtype, self._is_tiled() and self._uses_matrices(HIGH)
-            self.reads_low = self._is_tiled() and tiles_read_low(*kind, self.in_high, self.in_low, self.moves)
-        return self.reads_low
+    def _reads_low(self, targets: tuple[int, ...]) -> bool:
+        """True where one convolution reads both parts, the low one up-sampled, for high outputs."""
+        if targets not in self.reads_low:
+            kind = self.weight.dtype, self._is_tiled() and self._uses_matrices(targets)
+            reads = self._is_tiled() and tiles_read_low(*kind, self.in_high, self.in_low, self.moves)
+            self.reads_low[targets] = reads
+        return self.reads_low[targets]
 
     def _is_tiled(self) -> bool:
         return self.groups == 1 and tiles_take(self.weight.dtype, self.in_channels, self.moves)
 
-    def _uses_matrices(self, target: int) -> bool:
-        """The same for all paths to a part of the output, one of which may go on within another."""
-        channels = sum((self.in_high, self.in_low)[source] for source in self.sources[target])
-        return tiles_use_matrices(self.weight.dtype, channels, (self.out_high, self.out_low)[target], self.moves)
+    def _uses_matrices(self, targets: tuple[int, ...]) -> bool:
+        """The same for all paths to some parts of the output, one of which may go on within another."""
+        channels = sum((self.in_high, self.in_low)[source] for source in self.sources[targets[0]])
+        out_channels = sum((self.out_high, self.out_low)[target] for target in targets)
+        return tiles_use_matrices(self.weight.dtype, channels, out_channels, self.moves)
 
     def _inputs_of_one_size(self, pair: OctPair, sources: Sequence[int]) -> list[Input]:
         """What the high output reads where nothing is up-sampled: one map for both parts where there is one."""
@@ -256,10 +298,10 @@ class FusedConv(nn.Module):
             out = summand
         total = summand
         for sources, x in inputs[:-1]:
-            total = self._path(pair, sources, target, with_bias=False)(x, summand=total, out=out)
+            total = self._path(pair, sources, (target,), with_bias=False)(x, summand=total, out=out)
             out = total
         sources, x = inputs[-1]
-        return self._path(pair, sources, target, with_bias=True)(
+        return self._path(pair, sources, (target,), with_bias=True)(
             x, summand=total, relu=relu, out=out, raising=self.raising, pooled=pooled, pooling=self.factors,
             **up_sampled,
         )  # fmt: skip
@@ -290,21 +332,25 @@ class FusedConv(nn.Module):
             return _pool(pair.joined[:, self.in_low :], pools[1:])
         return _pool(pair.parts[source], pools)
 
-    def _path(self, pair: OctPair, sources: tuple[int, ...], target: int, with_bias: bool) -> Path:
-        """The convolution from some parts of the input to one of the output; its weight is taken out once."""
-        key = sources, target, pair.segments, with_bias
+    def _path(self, pair: OctPair, sources: tuple[int, ...], targets: tuple[int, ...], with_bias: bool) -> Path:
+        """The convolution from some parts of the input to some of the output; its weight is taken out once."""
+        key = sources, targets, pair.segments, with_bias
         if key not in self.paths:
             self.paths[key] = self._make_path(*key)
         return self.paths[key]
 
-    def _make_path(self, sources: tuple[int, ...], target: int, segments: Segments, with_bias: bool) -> Path:
-        bias = take(self.bias, self.out_segments, target) if self.bias is not None and with_bias else None
-        weight = take(self.weight, self.out_segments, target)
+    def _make_path(
+        self, sources: tuple[int, ...], targets: tuple[int, ...], segments: Segments, with_bias: bool
+    ) -> Path:
+        bias = None
+        if self.bias is not None and with_bias:
+            bias = torch.cat([take(self.bias, self.out_segments, target) for target in targets])
+        weight = torch.cat([take(self.weight, self.out_segments, target) for target in targets])
         if not self.depthwise:
             weight = torch.cat([columns(weight, segments, source, self.groups) for source in sources], 1)
         if self._is_tiled():
             low_channels = self.in_low if sources == (HIGH, LOW) else 0
-            return TiledConv(weight, bias, self.moves, self._uses_matrices(target), low_channels)
+            return TiledConv(weight, bias, self.moves, self._uses_matrices(targets), low_channels)
         groups = count(segments, sources[0]) if self.depthwise else self.groups
         return OneDnnConv(weight, bias, self.moves, groups)
 

@@ -30,7 +30,8 @@ class _Plan(ctypes.Structure):
         ("stride", _Three), ("padding", _Three), ("dilation", _Three), ("taps_together", _INT), ("channels", _INT),
         ("out_channels", _INT), ("low_channels", _INT), ("out_step", _INT), ("summand_step", _INT),
         ("raised_step", _INT), ("raised_factors", _Three),
-        ("pool_factors", _Three), ("pooled_step", _INT), ("relu", _INT), ("threads", _INT), ("cache_bytes", _INT),
+        ("pool_factors", _Three), ("pooled_step", _INT), ("pooled_channels", _INT), ("relu", _INT),
+        ("unrectified", _INT), ("threads", _INT), ("cache_bytes", _INT),
     )  # fmt: skip
 
 
@@ -110,6 +111,7 @@ class TiledConv:
         summand: Tensor | None = None,
         raised: tuple[Any, Tensor] | None = None,
         relu: bool = False,
+        unrectified: int = 0,
         out: Tensor | None = None,
         raising: Sequence[int] = (),
         low: Tensor | None = None,
@@ -124,16 +126,17 @@ class TiledConv:
             raised: another convolution, by matrices where this one is, and its input; the result is up-sampled by
                 `raising` and added.
             relu: rectify the sum.
+            unrectified: its first channels, which are rectified only in `pooled`.
             out: where to write, if its places lie in rows; else a new map is made.
             raising: factors of up-sampling, 1 or 2 for each axis.
             low: a map that is up-sampled by `raising` itself, and read as the last `low_channels` of the input.
-            pooled: where the means over boxes of `pooling` are written.
+            pooled: where the means over boxes of `pooling` are written, of all channels or as many of the first.
             pooling: factors of pooling, 1 or 2 for each axis, on none less than `raising`.
 
         Shape:
             x (N, C_in, *size), or less by low's channels -> (N, C_out, *out_size), as summand and out; low and what is
-            raised (N, C, *ceil(out_size / raising)), pooled (N, C_out, *ceil(out_size / pooling)). Out and pooled lie
-            channels-last; they may be some channels of a wider map.
+            raised (N, C, *ceil(out_size / raising)), pooled (N, C_out or less, *ceil(out_size / pooling)). Out and
+            pooled lie channels-last; they may be some channels of a wider map.
         """
         if out is None or (out_step := row_step(out)) is None:
             shape = x.shape[0], self.out_channels, *self.moves.out_size(x.shape[2:])
@@ -148,7 +151,8 @@ class TiledConv:
             low = low if row_step(low) else low.contiguous(memory_format=LAYOUTS[x.dim()])
             raised_step = row_step(low) or 0
         steps = out_step, summand_step or 0, raised_step, (pooled is not None and row_step(pooled)) or 0
-        call = self._call(x, (out, summand, pooled, low), steps, relu, tuple(raising), tuple(pooling))
+        after = 0 if pooled is None else pooled.shape[1], relu, unrectified
+        call = self._call(x, (out, summand, pooled, low), steps, after, tuple(raising), tuple(pooling))
         other = (None, None) if raised is None else raised[0]._call(raised[1])
         if self.kernels.convolve(*call, *other):
             raise MemoryError(f"there is no memory for a strip of a map of shape {tuple(out.shape)}")
@@ -159,27 +163,28 @@ class TiledConv:
         x: Tensor,
         others: Sequence[Tensor | None] = (),
         steps: Sequence[int] = (0, 0, 0, 0),
-        relu: bool = False,
+        after: Sequence[int] = (0, False, 0),
         raising: Sequence[int] = (),
         pooling: Sequence[int] = (),
     ) -> tuple[Any, Any]:
         """`Plan` and `Maps` of native/places.h; the plan is made once for each layout of the maps.
 
         The others are output, summand, pooled output and low input, if there; steps lie between the places of output,
-        summand, what is up-sampled and pooled output.
+        summand, what is up-sampled and pooled output; after the sum come how many channels are pooled, whether they are
+        rectified, and how many only when they are pooled.
         """
         if x.stride(1) != 1 and x.shape[1] > 1:
             x = x.contiguous(memory_format=LAYOUTS[x.dim()])
-        key = x.shape, x.stride(), steps, relu, raising, pooling, torch.get_num_threads()
+        key = x.shape, x.stride(), steps, after, raising, pooling, torch.get_num_threads()
         plan = self.plans.get(key)
         if plan is None:
-            plan = self.plans[key] = self._plan(x, steps, relu, raising, pooling)
+            plan = self.plans[key] = self._plan(x, steps, after, raising, pooling)
         maps = _Maps(x.data_ptr(), *self.addresses, *(None if m is None else m.data_ptr() for m in others))
         maps.copy = x  # must live until the call
         return ctypes.byref(plan), ctypes.byref(maps)
 
     def _plan(
-        self, x: Tensor, steps: Sequence[int], relu: bool, raising: Sequence[int], pooling: Sequence[int]
+        self, x: Tensor, steps: Sequence[int], after: Sequence[int], raising: Sequence[int], pooling: Sequence[int]
     ) -> _Plan:
         in_steps = [x.stride(0), *(0,) * (5 - x.dim()), *x.stride()[2:]]
         out_step, summand_step, raised_step, pooled_step = steps
@@ -187,8 +192,8 @@ class TiledConv:
             x.shape[0], three(x.shape[2:]), three(self.moves.out_size(x.shape[2:])), _Four(*in_steps),
             *(three(numbers, missing) for numbers, missing in zip(self.moves, (1, 1, 0, 1), strict=True)),
             self.together, x.shape[1] + self.low_channels, self.out_channels, self.low_channels,
-            out_step or self.out_channels, summand_step, raised_step, three(raising), three(pooling), pooled_step, relu,
-            torch.get_num_threads(), _cache_bytes(),
+            out_step or self.out_channels, summand_step, raised_step, three(raising), three(pooling), pooled_step,
+            *after, torch.get_num_threads(), _cache_bytes(),
         )  # fmt: skip
 
 

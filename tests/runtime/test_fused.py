@@ -3,6 +3,7 @@
 import copy
 import itertools
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from octvideo.layers import OctConv2d, OctConv3d, OctPair, concat, octave_from_dense, split
 from octvideo.runtime import fused
 from octvideo.runtime.fused import FusedConv, why_not_fused
+from octvideo.runtime.moves import Moves
 
 ALPHAS = ((0, 0.25), (0.25, 0.25), (0.25, 0), (0, 0), (1, 0.5), (0.5, 1))
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -60,6 +62,41 @@ def test_videos(kernel, octave):
         x = torch.randn(2, 16, 5, 9, 8).contiguous(memory_format=LAYOUTS[5])
         assert why_not_fused(conv) is None
         assert_fused_equals_plain(conv, split(x, alphas[0], octave) if alphas[0] else x)
+
+
+@pytest.mark.parametrize("octave", ["spatial", "temporal", "spatiotemporal"])
+@pytest.mark.parametrize("joins", [False, True])
+def test_low_outputs_that_are_pooled_after_the_convolution(joins, octave, monkeypatch):
+    """The same as from a pooled input, by each kind of kernel, with and without a low input, at odd borders."""
+    for dtype, matrices in itertools.product((torch.float32, torch.bfloat16), (False, True)):
+        if not fused.tiles_take(dtype, 4, Moves((1, 1, 1), (1, 1, 1), (0, 0, 0), (1, 1, 1))):
+            continue
+        monkeypatch.setattr(FusedConv, "_uses_matrices", lambda *_, matrices=matrices: matrices)
+        for kernel, alphas in itertools.product(
+            [(1, 1, 1), (3, 1, 1), (1, 3, 3)], [(0, 0.25), (0.25, 0.25), (0.5, 0.5)]
+        ):
+            padding = tuple(k // 2 for k in kernel)
+            conv = OctConv3d(24, 24, kernel, 1, padding, alpha_in=alphas[0], alpha_out=alphas[1], octave=octave).to(
+                dtype
+            )
+            high = torch.randn(2, 24, 5, 7, 9).to(dtype).contiguous(memory_format=LAYOUTS[5])
+            x = split(high, alphas[0], octave) if alphas[0] else high
+            results = []
+            for most in (0, 48):
+                monkeypatch.setattr(fused, "MOST_POOLED_AFTER", {dtype: most})
+                for relu in (False, True):
+                    fast = FusedConv(conv, relu)
+                    fast.joins = joins
+                    moves = any(f > 1 and k > 1 for f, k in zip(fast.factors, kernel, strict=True))
+                    assert fast._pools_after() == (most > 0 and matrices and not moves)
+                    with torch.no_grad():
+                        results.append(fast(x))
+                        expected = conv(x).relu() if relu else conv(x)
+                    assert_equal(results[-1], expected, 1e-5 if dtype == torch.float32 else 0.03)
+            if joins:
+                assert_near = partial(torch.testing.assert_close, rtol=0.03, atol=0.03)
+                assert_near(results[2].joined, results[0].joined)
+                assert_near(results[3].joined, results[1].joined)
 
 
 @pytest.mark.usefixtures("kernels")

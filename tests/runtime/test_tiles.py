@@ -119,6 +119,9 @@ def test_a_smaller_map_read_beside_the_input(factors, kind):
             (1, 1, 40),
             (7, 70, 3),
             (33, 31, 16),
+            (224, 32, 40),
+            (32, 32, 128),
+            (56, 28, 20),
             (480, 64, 5),
             (189, 27, 9),
             (68, 32, 3),
@@ -180,6 +183,19 @@ def test_means_of_channels_of_a_wider_map(kind):
     conv(x, out=wide[:, 2:18], pooled=pooled, pooling=[1, 2, 2])
     assert_near(wide[:, 2:18], oracle(x), kind)
     assert_near(pooled, avg_pool(oracle(x), (1, 2, 2)), kind)
+
+
+@pytest.mark.parametrize("factors", list(FACTORS.values())[1:], ids=list(FACTORS)[1:])
+def test_first_channels_that_are_rectified_only_when_pooled(factors, kind):
+    for first, num_pooled in ((1, 1), (5, 9), (18, 18), (23, 40), (40, 40)):
+        conv, oracle = random_conv(6, 40, MOVES[1], kind)
+        x = random_map(6, (3, 7, 9), kind.dtype)
+        pooled = random_map(num_pooled, low_size((3, 7, 9), factors), kind.dtype)
+        got = conv(x, relu=True, unrectified=first, pooled=pooled, pooling=factors)
+        expected = oracle(x)
+        expected[:, first:].relu_()
+        assert_near(got, expected, kind)
+        assert_near(pooled, avg_pool(expected[:, :num_pooled], factors).relu(), kind)
 
 
 def test_streams_to_any_address(kind, monkeypatch):

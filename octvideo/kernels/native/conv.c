@@ -31,17 +31,18 @@ static Int start_of_row(const Plan *plan, const Int *factors, Int row) {
     return ((clip * size[0] + frame % frames * factors[0]) * size[1] + of_height) * size[2];
 }
 
-/* Pool one row of cells of the finished output, which begins at `out`. */
+/* Pool one row of cells of the finished output, which begins at `out`. What was not rectified is rectified now. */
 static void pool_row(const Plan *plan, const Maps *maps, const Element *out, Int row) {
     const Int *factors = plan->pool_factors;
-    Int size[4] = {plan->out_size[0], plan->out_size[1], plan->out_size[2], plan->out_channels}, low[3];
+    Int size[4] = {plan->out_size[0], plan->out_size[1], plan->out_size[2], plan->pooled_channels}, low[3];
     for (int axis = 0; axis < 3; axis++) low[axis] = (size[axis] + factors[axis] - 1) / factors[axis];
     Int in_frame = rows_in_frame(plan, factors), frame = row / in_frame, clip = frame / low[0];
     Int first = factors[0] > 1 ? 0 : row % in_frame, last = factors[0] > 1 ? low[1] : first + 1;
     const Element *high = out + clip * size[0] * size[1] * size[2] * plan->out_step;
+    const float least = plan->relu && plan->unrectified ? 0 : -__builtin_inff();
     for (Int y = first; y < last; y++) {
         Element *to = maps->pooled + (frame * low[1] + y) * low[2] * plan->pooled_step;
-        pool_cells(high, plan->out_step, to, plan->pooled_step, frame % low[0], y, size, factors, 0);
+        pool_cells(high, plan->out_step, to, plan->pooled_step, frame % low[0], y, size, factors, 0, least);
     }
 }
 

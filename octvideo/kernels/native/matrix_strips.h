@@ -28,8 +28,8 @@ static inline __attribute__((always_inline)) void multiply_parts(const Part *con
 
 /* A tile's sums, as rows of UNITS * UNIT numbers; the numbers of groups and units are constants where this is called. The
    parts of numbers, which lie `plane` apart, come in such an order that from one to the next only one side changes. */
-static inline __attribute__((always_inline)) void multiply(const Tile *tile, const Part *weights, Int channels, Int at_once,
-                                                           Int plane, float *sums, const int groups,
+static inline __attribute__((always_inline)) void multiply(const Tile *tile, const Part *weights, Int at_once, Int plane,
+                                                           float *sums, const int groups,
                                                            const int units) {
     const Int of_part = at_once * units * UNIT;
     _tile_zero(0);
@@ -37,8 +37,8 @@ static inline __attribute__((always_inline)) void multiply(const Tile *tile, con
     if (groups > 1) _tile_zero(2);
     if (groups > 1 && units > 1) _tile_zero(3);
     for (Int i = 0; i < tile->num_taps; i++) {
-        const Part *w = weights + tile->taps[i] * channels * units * UNIT * PARTS;
-        for (Int c = 0; c < channels; c += at_once, w += PARTS * of_part) {
+        const Part *w = weights + tile->before[i] * units * UNIT * PARTS;
+        for (Int c = 0; c < tile->channels[i]; c += at_once, w += PARTS * of_part) {
 #define ADD_PRODUCTS(part_of_places, part_of_weights, new_places, new_weights) \
     multiply_parts((const Part *[]){tile->at[i][0] + part_of_places * plane + c, tile->at[i][1] + part_of_places * plane + c}, \
                  tile->step[i], w + part_of_weights * of_part, groups, units, new_places, new_weights)
@@ -63,14 +63,14 @@ static inline __attribute__((always_inline)) void multiply(const Tile *tile, con
 /* Add the bias and what else is to be added to the sums of some channels, rectify and store; what is added is known where
    this is called, and whether the places are in line. */
 static inline __attribute__((always_inline)) void finish(const Plan *plan, const Tile *tile, const float *sums,
-                                                         const float *bias, Element *out, const Element *summand,
+                                                         const float *bias, const float *least, Element *out,
+                                                         const Element *summand,
                                                          Int start, Int units, const int has_summand,
                                                          const int has_raised, const int in_line) {
-    const __m512 least = _mm512_set1_ps(plan->relu ? 0 : -__builtin_inff());
     const Int rows = tile->rows, out_step = plan->out_step, summand_step = plan->summand_step; /* no store changes them */
     for (Int u = 0; u < units; u++, start += UNIT, sums += UNIT) {
         const __mmask16 some = first_of_16(plan->out_channels - start);
-        const __m512 added = _mm512_loadu_ps(bias + start);
+        const __m512 added = _mm512_loadu_ps(bias + start), at_least = _mm512_loadu_ps(least + start);
         Element *to = out + tile->place[0] * out_step + start;
         const Element *more = summand + tile->place[0] * summand_step + start;
         for (Int r = 0; r < rows; r++, to += out_step, more += summand_step) {
@@ -83,7 +83,7 @@ static inline __attribute__((always_inline)) void finish(const Plan *plan, const
             __m512 sum = _mm512_add_ps(_mm512_loadu_ps(sums + r * UNITS * UNIT), added);
             if (has_summand) sum = _mm512_add_ps(sum, load_some(some, more));
             if (has_raised) sum = _mm512_add_ps(sum, load_some(some, tile->raised[r] + start));
-            sum = _mm512_max_ps(least, sum); /* of a maximum with NaN its second number is the result */
+            sum = _mm512_max_ps(at_least, sum); /* of a maximum with NaN its second number is the result */
             store_some(to, some, sum);
         }
     }
@@ -94,7 +94,7 @@ static void convolve_tile(const Reading *reading, const Tile *tile, Element *out
                           Int end) {
     const Work *work = reading->work;
     const Plan *plan = work->plan;
-    const Int channels = reading->channels, at_once = reading->at_once, plane = reading->plane;
+    const Int at_once = reading->at_once, plane = reading->plane;
     const float *bias = work->maps->bias;
     const Element *summand = work->maps->summand;
     float sums[ROWS * UNITS * UNIT] __attribute__((aligned(64)));
@@ -104,12 +104,12 @@ static void convolve_tile(const Reading *reading, const Tile *tile, Element *out
         if (summand) /* of the next tile */
             for (Int r = 0; r < ROWS; r++)
                 __builtin_prefetch(summand + (tile->place[0] + ROWS + r) * plan->summand_step + start, 0, 2);
-        if (tile->rows > GROUP && units > 1) multiply(tile, weights, channels, at_once, plane, sums, 2, 2);
-        else if (tile->rows > GROUP) multiply(tile, weights, channels, at_once, plane, sums, 2, 1);
-        else if (units > 1) multiply(tile, weights, channels, at_once, plane, sums, 1, 2);
-        else multiply(tile, weights, channels, at_once, plane, sums, 1, 1);
+        if (tile->rows > GROUP && units > 1) multiply(tile, weights, at_once, plane, sums, 2, 2);
+        else if (tile->rows > GROUP) multiply(tile, weights, at_once, plane, sums, 2, 1);
+        else if (units > 1) multiply(tile, weights, at_once, plane, sums, 1, 2);
+        else multiply(tile, weights, at_once, plane, sums, 1, 1);
 #define FINISH(with_summand, with_raised, are_in_line) \
-    finish(plan, tile, sums, bias, out, summand, start, units, with_summand, with_raised, are_in_line)
+    finish(plan, tile, sums, bias, work->least, out, summand, start, units, with_summand, with_raised, are_in_line)
         if (reading->copies && has_raised) FINISH(summand != 0, 1, 0);
         else if (reading->copies) FINISH(summand != 0, 0, 0);
         else if (summand && has_raised) FINISH(1, 1, 1);

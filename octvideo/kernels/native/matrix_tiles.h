@@ -87,6 +87,19 @@ static Part part_of(float number, int part) {
     return rounded(number);
 }
 
+/* True where a low part fills instructions of its own without taking more of them, so that the input beside it need not be
+   gathered with it. */
+static int is_apart(Int channels, Int low_channels) {
+    const Int own = channels - low_channels, at_once = channels_at_once(own);
+    return PARTS == 1 && low_channels && reads_in_place(own) && low_channels % at_once == 0 && at_once % 2 == 0 &&
+           (own + low_channels) / at_once == instructions(channels);
+}
+
+/* Channels that an instruction takes. */
+static Int at_once_of(Int channels, Int low_channels) {
+    return channels_at_once(is_apart(channels, low_channels) ? channels - low_channels : channels);
+}
+
 /* The channel that lies at a position of a copied place: see `copy_row`. */
 static Int channel_at(Int position, Int channels) {
     const Int first = position / 32 * 32;
@@ -100,7 +113,7 @@ void pack(const Element *weights, Element *packed, Int out_channels, Int channel
           Int low_channels) {
     const Weights given = {weights, out_channels, channels, taps};
     const Int of_place = together > 1 ? even(channels) : padded_channels(channels), all = of_place * together;
-    const Int at_once = channels_at_once(all), own = channels - low_channels;
+    const Int at_once = at_once_of(all, low_channels), own = channels - low_channels;
     Part *to = (Part *)packed;
     for (Int block = 0; block < num_blocks(out_channels); block++)
         for (Int tap = 0; tap < taps; tap += together)
@@ -187,6 +200,7 @@ static void fill_with_zeros(Part *to, Int plane, Int count) {
 typedef struct {
     const Work *work;
     int overlaps;          /* true for places of which a copy has each number once */
+    int apart;             /* true where the low part alone is gathered */
     Int copies;            /* true where they read a copy of their strip */
     Int channels, at_once; /* that a tap takes, and that an instruction takes of them */
     Int pitch;             /* numbers between places of a copy */
@@ -213,7 +227,8 @@ static Int strip_copy(const Plan *plan, Int places, Int width, Int pitch) {
 static Reading reading_of(const Work *work) {
     const Plan *plan = work->plan;
     const Int together = plan->taps_together, of_place = together > 1 ? even(plan->channels) : padded_channels(plan->channels);
-    Reading reading = {.work = work, .channels = of_place * together, .at_once = channels_at_once(of_place * together)};
+    Reading reading = {.work = work, .channels = of_place * together, .at_once = at_once_of(of_place * together, plan->low_channels)};
+    reading.apart = is_apart(of_place, plan->low_channels);
     /* Places a multiple of 1 KiB apart share few sets of the cache. Taps taken together must lie side by side, but have few
        channels. */
     reading.pitch = of_place + (together > 1 || of_place % (PARTS > 1 ? 64 : 512) ? 0 : 32);
@@ -232,7 +247,7 @@ static Reading reading_of(const Work *work) {
     if (of_place > plan->channels) reading.after_low = ~0u >> (32 - (of_place - plan->channels));
     const Int copied = strip_copy(plan, work->strip, reading.width, reading.pitch);
     reading.copies = can_copy && (together > 1 || reading.overlaps || PARTS * copied * (Int)sizeof(Part) <= MOST_COPIED);
-    reading.plane = reading.copies ? copied + reading.channels : ROWS * work->taps * reading.pitch;
+    reading.plane = reading.copies ? copied + reading.channels : ROWS * (work->taps + reading.apart) * reading.pitch;
     return reading;
 }
 
@@ -240,7 +255,8 @@ static Reading reading_of(const Work *work) {
    bytes lie between its places; taps that all lie outside are left out. */
 typedef struct {
     const Part *at[MAX_TAPS][GROUPS];
-    Int step[MAX_TAPS][GROUPS], taps[MAX_TAPS], num_taps, rows;
+    Int step[MAX_TAPS][GROUPS], num_taps, rows;
+    Int channels[MAX_TAPS], before[MAX_TAPS]; /* that are read at a tap, and whose weights lie before its own */
     Int place[ROWS]; /* -1 for those that are thrown away */
     const Element *raised[ROWS];
 } Tile;
@@ -340,7 +356,8 @@ static void lay_copied(const Reading *reading, const Piece *piece, Int from, con
             tile->at[n][g] = at + g * GROUP * reading->pitch;
             tile->step[n][g] = reading->pitch * sizeof(Part);
         }
-        tile->taps[n++] = tap / plan->taps_together;
+        tile->channels[n] = reading->channels;
+        tile->before[n++] = tap / plan->taps_together * reading->channels;
     }
     tile->num_taps = n;
 }
@@ -397,13 +414,38 @@ static void gather_both(const Reading *reading, const Group *group, const Elemen
     }
 }
 
+/* Gather the low part that the places of a group read. */
+static void gather_low(const Reading *reading, const Group *group, const Element *const *low, Part *to) {
+    for (Int r = 0; r < GROUP; r++, to += reading->pitch)
+        copy(&reading->copying_low, to, reading->plane, r < group->places ? low[r] : zeros, 0);
+}
+
+/* What a group of a tile reads at a tap; returns the room after what is gathered for it. */
+static Part *lay_tap(const Reading *reading, const Group *group, Int tap, Int n, Int g, Tile *tile, Part *gathered) {
+    const Plan *plan = reading->work->plan;
+    const int readable = reading->channels == plan->channels && (!plan->low_channels || reading->apart);
+    tile->step[n][g] = 0;
+    if (PARTS == 1 && !(group->any >> tap & 1)) {
+        tile->at[n][g] = (const Part *)zeros;
+        return gathered;
+    }
+    if (PARTS == 1 && readable && group->regular && group->all >> tap & 1) {
+        tile->at[n][g] = (const Part *)(group->base[0] + reading->work->offsets[tap]);
+        tile->step[n][g] = plan->stride[2] * plan->steps[3] * (Int)sizeof(Element);
+        return gathered;
+    }
+    if (plan->low_channels && !reading->apart) gather_both(reading, group, tile->raised + g * GROUP, gathered);
+    else gather(reading, group, tap, gathered);
+    tile->at[n][g] = gathered;
+    tile->step[n][g] = reading->pitch * sizeof(Part);
+    return gathered + GROUP * reading->pitch;
+}
+
 /* The tile of the places from `first` on, at which the cursor stands; it moves on. */
 static void lay(const Reading *reading, const Element *raised, Int first, Int rows, Cursor *cursor, Tile *tile,
                 Part *gathered) {
     const Work *work = reading->work;
-    const Plan *plan = work->plan;
-    const Int step = plan->stride[2] * plan->steps[3] * (Int)sizeof(Element);
-    const int readable = reading->channels == plan->channels && !plan->low_channels;
+    const Int low_channels = reading->apart ? work->plan->low_channels : 0, own = reading->channels - low_channels;
     Group groups[GROUPS];
     uint64_t any = 0;
     tile->rows = rows;
@@ -417,23 +459,18 @@ static void lay(const Reading *reading, const Element *raised, Int first, Int ro
     Int n = 0;
     for (Int tap = 0; tap < work->taps; tap++) {
         if (!(any >> tap & 1)) continue;
-        for (Int g = 0; g < used; g++) {
-            const Group *group = &groups[g];
-            if (PARTS == 1 && !(group->any >> tap & 1)) {
-                tile->at[n][g] = (const Part *)zeros;
-                tile->step[n][g] = 0;
-            } else if (PARTS == 1 && readable && group->regular && group->all >> tap & 1) {
-                tile->at[n][g] = (const Part *)(group->base[0] + work->offsets[tap]);
-                tile->step[n][g] = step;
-            } else {
-                if (plan->low_channels) gather_both(reading, group, tile->raised + g * GROUP, gathered);
-                else gather(reading, group, tap, gathered);
-                tile->at[n][g] = gathered;
-                tile->step[n][g] = reading->pitch * sizeof(Part);
-                gathered += GROUP * reading->pitch;
-            }
-        }
-        tile->taps[n++] = tap;
+        for (Int g = 0; g < used; g++) gathered = lay_tap(reading, &groups[g], tap, n, g, tile, gathered);
+        tile->channels[n] = own;
+        tile->before[n++] = tap * reading->channels;
+    }
+    for (Int g = 0; g < used && low_channels; g++, gathered += GROUP * reading->pitch) {
+        gather_low(reading, &groups[g], tile->raised + g * GROUP, gathered);
+        tile->at[n][g] = gathered;
+        tile->step[n][g] = reading->pitch * sizeof(Part);
+    }
+    if (low_channels) {
+        tile->channels[n] = low_channels;
+        tile->before[n++] = own;
     }
     tile->num_taps = n;
 }

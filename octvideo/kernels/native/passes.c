@@ -18,7 +18,7 @@ void pool(const Element *high, Element *pooled, Int clips, const Int *size, Int 
             for (Int y = 0; y < height; y++) {
                 Int place = ((n * frames + t) * height + y) * width;
                 const Element *clip = high + n * of_clip;
-                pool_cells(clip, size[3], pooled + place * pooled_step, pooled_step, t, y, size, factors, sums);
+                pool_cells(clip, size[3], pooled + place * pooled_step, pooled_step, t, y, size, factors, sums, -__builtin_inff());
             }
 }
 
@@ -120,7 +120,7 @@ void add_raised(Element *high, const Element *raised, Element *pooled, Int clips
                         }
                     }
                 Element *to = pooled + ((n * frames + t) * height + y) * width * pooled_step;
-                if (pooled) pool_cells(high + n * of_clip, channels, to, pooled_step, t, y, size, pooling, 0);
+                if (pooled) pool_cells(high + n * of_clip, channels, to, pooled_step, t, y, size, pooling, 0, -__builtin_inff());
             }
 }
 

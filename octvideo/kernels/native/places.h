@@ -21,7 +21,9 @@ typedef struct {
     Int low_channels;                        /* those of the channels, the last, that are read of a smaller map */
     Int out_step, summand_step, raised_step; /* between places; the last of what is up-sampled */
     Int raised_factors[3], pool_factors[3]; /* 1 or 2; those of pooling are no less, where there is both */
-    Int pooled_step, relu, threads;
+    Int pooled_step, pooled_channels; /* the first of the output channels */
+    Int relu, unrectified;            /* the first of them are rectified only after pooling */
+    Int threads;
     Int cache_bytes; /* of the last level */
 } Plan;
 
@@ -44,6 +46,7 @@ typedef struct {
     Int depth;             /* packed weights per output channel */
     Int *starts, together; /* of the blocks; how many of them stay in the cache at a time */
     Int *offsets;          /* of the taps, in elements of the input */
+    float *least;          /* for each output channel: 0 where it is rectified */
     uint64_t *inside[3];   /* for each place on an axis, the taps that read the input */
     uint64_t all;          /* taps */
     Int inner[2];          /* places on the last axis, [first, last), of which all taps read the input */
@@ -90,12 +93,14 @@ static void find_blocks(const Plan *plan, Work *work) {
 /* One piece of memory, of zeros, for all arrays; returns false where there is none. */
 static int find_memory(const Plan *plan, Work *work) {
     const Int *size = plan->out_size, blocks = num_blocks(plan->out_channels);
-    work->memory = calloc(size[0] + size[1] + size[2] + work->taps + blocks + 1, sizeof(Int));
+    const Int channels = padded_out_channels(plan->out_channels); /* even */
+    work->memory = calloc(size[0] + size[1] + size[2] + work->taps + blocks + 1 + channels / 2, sizeof(Int));
     if (!work->memory) return 0;
     work->inside[0] = work->memory;
     for (int axis = 1; axis < 3; axis++) work->inside[axis] = work->inside[axis - 1] + size[axis - 1];
     work->offsets = (Int *)(work->inside[2] + size[2]);
     work->starts = work->offsets + work->taps;
+    work->least = (float *)(work->starts + blocks + 1);
     return 1;
 }
 
@@ -108,6 +113,8 @@ static Work prepare(const Plan *plan, const Maps *maps) {
     for (int axis = 0; axis < 3; axis++) find_inside(plan, axis, &work);
     find_offsets(plan, &work);
     find_blocks(plan, &work);
+    for (Int c = 0; c < padded_out_channels(plan->out_channels); c++)
+        work.least[c] = plan->relu && c >= plan->unrectified ? 0 : -__builtin_inff();
     const Int width = plan->out_size[2];
     while (work.inner[0] < width && work.inside[2][work.inner[0]] != work.all) work.inner[0]++;
     work.inner[1] = work.inner[0];

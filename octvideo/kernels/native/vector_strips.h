@@ -76,15 +76,15 @@ typedef struct {
 } Tile;
 
 /* Add what is to be added to the sums (rows x width), rectify and store, where a tile is not full. */
-static __attribute__((noinline)) void finish(const Plan *plan, const Tile *tile, const float *sums, Int start,
-                                             Int width) {
+static __attribute__((noinline)) void finish(const Plan *plan, const Tile *tile, const float *sums,
+                                             const float *least, Int start, Int width) {
     Int count = plan->out_channels - start < width ? plan->out_channels - start : width;
     for (Int r = 0; r < tile->rows; r++, sums += width)
         for (Int c = 0; c < count; c++) {
             float value = sums[c];
             if (tile->summand[r]) value += load(tile->summand[r][start + c]);
             if (tile->raised[r]) value += load(tile->raised[r][start + c]);
-            tile->out[r][start + c] = store(plan->relu && value < 0 ? 0 : value);
+            tile->out[r][start + c] = store(value < least[start + c] ? least[start + c] : value);
         }
 }
 
@@ -92,8 +92,8 @@ static __attribute__((noinline)) void finish(const Plan *plan, const Tile *tile,
    vectors are constants where this is called, so that all sums are registers. A half vector of output channels takes two
    factors at a time, so that its sums fill a vector. */
 static inline __attribute__((always_inline)) void multiply(const Plan *plan, const Tile *tile, const Element *weights,
-                                                           const float *bias, Int start, const int rows,
-                                                           const int fulls, const int half) {
+                                                           const float *bias, const float *least, Int start,
+                                                           const int rows, const int fulls, const int half) {
     const int width = LANES * fulls + LANES / 2 * half;
     const Int channels = plan->channels, whole = channels / AT_ONCE * AT_ONCE;
     const Int of_tap = padded_channels(channels) * width;
@@ -145,9 +145,6 @@ static inline __attribute__((always_inline)) void multiply(const Plan *plan, con
     for (int r = 0; r < rows && half; r++)
         rest[r] = HALF(add_ps)(add_pairs(pairs[r]), HALF(loadu_ps)(bias + start + LANES * fulls));
     if (tile->rows == rows && start + width <= plan->out_channels) {
-        const float least = plan->relu ? 0 : -__builtin_inff();
-        const Full full_least = FULL(set1_ps)(least);
-        const Half half_least = HALF(set1_ps)(least);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             const Element *added[2] = {tile->summand[r], tile->raised[r]};
@@ -161,8 +158,8 @@ static inline __attribute__((always_inline)) void multiply(const Plan *plan, con
             }
             Element *out = tile->out[r] + start; /* of a maximum with NaN its second number is the result */
 #pragma GCC unroll 4
-            for (int v = 0; v < fulls; v++) full_store(out + LANES * v, FULL(max_ps)(full_least, sum[r][v]));
-            if (half) half_store(out + LANES * fulls, HALF(max_ps)(half_least, rest[r]));
+            for (int v = 0; v < fulls; v++) full_store(out + LANES * v, FULL(max_ps)(FULL(loadu_ps)(least + start + LANES * v), sum[r][v]));
+            if (half) half_store(out + LANES * fulls, HALF(max_ps)(HALF(loadu_ps)(least + start + LANES * fulls), rest[r]));
         }
         return;
     }
@@ -173,15 +170,15 @@ static inline __attribute__((always_inline)) void multiply(const Plan *plan, con
         for (int v = 0; v < fulls; v++) FULL(storeu_ps)(sums + r * width + LANES * v, sum[r][v]);
         if (half) HALF(storeu_ps)(sums + r * width + LANES * fulls, rest[r]);
     }
-    finish(plan, tile, sums, start, width);
+    finish(plan, tile, sums, least, start, width);
 }
 
-typedef void Multiply(const Plan *, const Tile *, const Element *, const float *, Int);
+typedef void Multiply(const Plan *, const Tile *, const Element *, const float *, const float *, Int);
 #define HALF_ROWS (ROWS / 2)
 #define MULTIPLY(rows, halves) \
     static void multiply_##rows##_##halves(const Plan *plan, const Tile *tile, const Element *weights, \
-                                           const float *bias, Int start) { \
-        multiply(plan, tile, weights, bias, start, rows, halves / 2, halves % 2); \
+                                           const float *bias, const float *least, Int start) { \
+        multiply(plan, tile, weights, bias, least, start, rows, halves / 2, halves % 2); \
     }
 MULTIPLY(ROWS, 1) MULTIPLY(ROWS, 2) MULTIPLY(ROWS, 3) MULTIPLY(ROWS, 4) MULTIPLY(ROWS, 5) MULTIPLY(ROWS, 6)
 MULTIPLY(HALF_ROWS, 1) MULTIPLY(HALF_ROWS, 2) MULTIPLY(HALF_ROWS, 3)
@@ -276,7 +273,7 @@ static void convolve_strip(const Work *given, Element *out, const Element *raise
             Multiply *const *by_width = rows > HALF_ROWS ? multiply_rows : multiply_half_rows;
             for (Int b = block; b < blocks && b < block + work.together; b++) {
                 Int start = work.starts[b], width = work.starts[b + 1] - start;
-                by_width[width / UNIT - 1](work.plan, &tile, maps.weights + start * work.depth, maps.bias, start);
+                by_width[width / UNIT - 1](work.plan, &tile, maps.weights + start * work.depth, maps.bias, work.least, start);
             }
         }
     }
