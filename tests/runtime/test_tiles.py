@@ -204,7 +204,9 @@ def test_sums_of_products_of_parts_are_as_exact_as_float32(one_sign, moves, kind
         weight, x = (weight.abs(), x.abs()) if one_sign else (weight, x)
         x = x.contiguous(memory_format=passes.LAYOUTS[5])
         _, *how = moves
-        exact, added = (F.conv3d(f(x.double()), f(weight.double()), None, *how) for f in (torch.Tensor.clone, torch.abs))
+        exact, added = (
+            F.conv3d(f(x.double()), f(weight.double()), None, *how) for f in (torch.Tensor.clone, torch.abs)
+        )
         got = TiledConv(weight, None, moves, kind.matrices)(x)
         roundings = ((got.double() - exact).abs() / added).max() / 2**-24
         # What is left out of a product, and sums of 32 products by each instruction, of which there are six.
