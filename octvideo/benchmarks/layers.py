@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_map
 
 from octvideo.analysis import count_macs
 from octvideo.analysis.timing import Progress, silent, time_in_turns
-from octvideo.benchmarks.checks import check_at_least, check_timing
-from octvideo.benchmarks.networks import inference
+from octvideo.benchmarks.checks import check_at_least, check_choices, check_timing
+from octvideo.benchmarks.networks import DTYPES, inference
 from octvideo.layers import octave_from_dense, split
 from octvideo.runtime import optimize
 from octvideo.runtime.optimize import channels_last
@@ -57,10 +57,11 @@ def benchmark_layers(
         layer, the ratios of time and of multiply-adds between them, and "pays", whether the octave layer is faster.
 
     Raises:
-        ValueError: for a kernel or size that is not three numbers, an unknown variant, an alpha that is not above 0 and
-            at most 1, or a number that is too small.
+        ValueError: for a kernel or size that is not three numbers, an unknown variant or type, an alpha that is not
+            above 0 and at most 1, or a number that is too small.
     """
     check_variants(variants)
+    check_choices("dtype", [dtype], DTYPES)
     check_at_least(1, channels=channels, batch_size=batch_size)
     check_timing(rounds, threads)
     _check_alphas(alpha)
@@ -113,8 +114,7 @@ def _check_alphas(alpha: Sequence[float]) -> None:
 
 def check_variants(variants: Sequence[str]) -> None:
     """Raise a ValueError for a variant that layers do not have."""
-    if set(variants) - set(LAYER_VARIANTS):
-        raise ValueError(f"variants of a layer must be of {', '.join(LAYER_VARIANTS)}; got {list(variants)}")
+    check_choices("variants of a layer", variants, LAYER_VARIANTS)
 
 
 @dataclass(frozen=True)

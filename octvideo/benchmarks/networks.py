@@ -22,6 +22,7 @@ from octvideo.runtime import keep_freed_memory, optimize
 PEERS = ("peer", "peer_compiled")
 VARIANTS = ("eager", "channels_last", "fast", "lean", "compiled", *PEERS)
 STEPS = ("inference", "training")
+DTYPES = ("float32", "bfloat16")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 Call = Callable[[], Any]
@@ -73,10 +74,12 @@ def benchmark_networks(
         `octvideo.benchmarks.training.peak_bytes`) and the ratio of that.
 
     Raises:
-        ValueError: for an unknown variant or mode, a number that is too small, an alpha outside [0, 1], a size of clips
-            that the network cannot take, or a GPU that is not there.
+        ValueError: for an unknown step, variant, type or mode, a number that is too small, an alpha outside [0, 1], a
+            size of clips that the network cannot take, or a GPU that is not there.
     """
+    check_choices("step", [step], STEPS)
     check_choices("variants", variants, VARIANTS)
+    check_choices("dtype", [dtype], DTYPES)
     check_choices("compile_mode", [compile_mode], COMPILE_MODES)
     check_at_least(1, batch_size=batch_size)
     check_timing(rounds, threads)

@@ -133,9 +133,10 @@ def benchmark_slow_layers(
         and the one that `octavize` makes with `keep_dense` for the convolutions that take longer than dense ones.
 
     Raises:
-        ValueError: for an alpha that makes no octave layers, a number that is too small, or a size of clips that the
-            network cannot take.
+        ValueError: for an unknown variant, an alpha that makes no octave layers, a number that is too small, or a size
+            of clips that the network cannot take.
     """
+    check_variants([variant])
     check_at_least(1, batch_size=batch_size)
     check_timing(rounds, threads)
     check_alphas(alpha)

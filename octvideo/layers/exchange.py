@@ -160,12 +160,13 @@ def _add_shares(high: Tensor, low: Tensor, factors: Sequence[int]) -> Tensor:
 def _kernels_take(*maps: Tensor) -> bool:
     """True for maps that kernels can be given, where nobody has to see torch's functions instead of them.
 
-    Those who have are autograd (also in a backward pass, for gradients' gradients), compilers, tracers, transforms and
-    dispatch modes.
+    Those who have are autograd (also in a backward pass, for gradients' gradients, and forward mode, which `no_grad`
+    leaves on), compilers, tracers, transforms and dispatch modes.
     """
     return (
         all(type(m) is Tensor for m in maps)
         and not (torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and forward_ad._current_level < 0
         and not is_in_torch_dispatch_mode()
         and not torch._C._are_functorch_transforms_active()
         and kernels.takes(*maps)

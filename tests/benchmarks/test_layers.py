@@ -91,6 +91,7 @@ def test_a_fast_layer_computes_the_same(kernel):
         ({"threads": 0}, "threads must be 1 or more; got 0"),
         ({"octave": "sideways"}, "octave must be one of"),
         ({"rounds": 1}, "rounds must be 2 or more"),
+        ({"dtype": "half"}, r"dtype must be of float32, bfloat16; got \['half'\]"),
     ],
 )
 def test_errors_name_the_argument(changes, message):

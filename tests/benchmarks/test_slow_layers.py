@@ -126,6 +126,8 @@ def test_errors_name_the_argument():
         time_layers(nn.Conv3d(3, 4, 1), torch.zeros(1, 3, 2, 4, 4))
     with pytest.raises(ValueError, match="variants of a layer must be of eager, fast; got \\['faster'\\]"):
         time_layers(chain(), torch.zeros(1, 3, 2, 4, 4), variant="faster")
+    with pytest.raises(ValueError, match="variants of a layer must be of eager, fast; got \\['faster'\\]"):
+        benchmark_slow_layers("resnet3d_tiny", variant="faster")
     with pytest.raises(ValueError, match="threads must be 1 or more; got 0"):
         benchmark_slow_layers("resnet3d_tiny", threads=0)
     with pytest.raises(ValueError, match="has no octave convolutions"):

@@ -9,7 +9,7 @@ import torch
 
 from octvideo.analysis import count_macs
 from octvideo.analysis.timing import time_in_turns
-from octvideo.benchmarks import decoding
+from octvideo.benchmarks import benchmark_networks, decoding
 from octvideo.benchmarks.training import peak_bytes, training_step
 from octvideo.cli import main
 from octvideo.data import decode_frames, probe_video
@@ -96,6 +96,14 @@ def test_a_training_step_is_measured_without_the_profilers_own_messages(warm_pyt
 def test_a_missing_gpu_is_named(capsys):
     assert main(["benchmark", "networks", "--device", "cuda"]) == 1
     assert "device is 'cuda', but torch finds no GPU here: use cpu" in capsys.readouterr().err
+
+
+def test_words_that_a_call_from_python_may_get_wrong():
+    """The command's parser knows them."""
+    with pytest.raises(ValueError, match=r"step must be of inference, training; got \['train'\]"):
+        benchmark_networks("resnet3d_tiny", step="train")
+    with pytest.raises(ValueError, match=r"dtype must be of float32, bfloat16; got \['float16'\]"):
+        benchmark_networks("resnet3d_tiny", dtype="float16")
 
 
 NETWORKS = "networks --model resnet3d_tiny --alpha 0.5 --num_frames 4 --crop 24"

@@ -71,17 +71,20 @@ def test_pooling_beside_a_map(size, factors, used):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("size", "factors"), CASES)
-def test_inference(size, factors, dtype):
+def test_inference(size, factors, dtype, in_kernels):
     """Without gradients, too, the kernels take what they can, and give what torch's functions do."""
     tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 0.016, "atol": 0.01}
     for layout in layouts(len(size)):
         high, low = random_maps(size, factors, layout, dtype)
         pooled = POOL[len(size)](high.float(), factors, factors, ceil_mode=True, count_include_pad=False).to(dtype)
+        in_kernels.clear()
         with torch.no_grad():
             torch.testing.assert_close(add_upsampled(high, low), high + slow_repeat(low, size), **tolerance)
             torch.testing.assert_close(with_pooled(high, factors), (high, pooled), **tolerance)
             joined = with_joined(high, low, factors, ((3, 3),))
             torch.testing.assert_close(joined, (high, torch.cat([pooled, low], 1)), **tolerance)
+        ran = [kernel.__name__ for kernel in in_kernels]
+        assert ran == ([] if layout == torch.contiguous_format else ["add_upsampled", "pool", "pool", "pool"])
 
 
 @pytest.mark.parametrize(("size", "factors"), CASES)
@@ -300,6 +303,20 @@ def test_forward_mode_derivatives_of_either_part(moved):
         found = [forward_ad.unpack_dual(part).tangent for part in conv(OctPair(*duals)).parts]
     for tangent, expected in zip(found, conv(OctPair(*tangents)).parts, strict=True):
         torch.testing.assert_close(tangent, expected)
+
+
+def test_forward_mode_derivatives_without_gradients(in_kernels):
+    """`no_grad` leaves forward mode on: its tangents must not be lost in kernels."""
+    maps = channels_last(4, (2, 4, 5), torch.float32), channels_last(4, (2, 2, 3), torch.float32)
+    tangents = [torch.randn_like(m) for m in maps]
+    factors = (1, 2, 2)
+    for run in (lambda high, low: [add_upsampled(high, low)], lambda *m: with_joined(*m, factors, ((4, 4),))):
+        with torch.no_grad(), forward_ad.dual_level():
+            duals = [forward_ad.make_dual(*both) for both in zip(maps, tangents, strict=True)]
+            found = [forward_ad.unpack_dual(out).tangent for out in run(*duals)]
+        assert not in_kernels
+        for tangent, expected in zip(found, run(*(t.double() for t in tangents)), strict=True):
+            torch.testing.assert_close(tangent.double(), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_factors_that_the_kernels_do_not_take():

@@ -13,6 +13,8 @@
 
 #if LANES
 
+Int can_convolve(Int channels, Int taps) { return channels <= MAX_CHANNELS && taps <= MAX_TAPS; }
+
 /* Rows of cells are the units of work, those of one place each where nothing is pooled and nothing up-sampled. They lie
    one after the other in memory. */
 static Int rows_in_frame(const Plan *plan, const Int *factors) {
@@ -130,7 +132,8 @@ static Room room_of(const Work *work, const Work *raising, int streams) {
 }
 
 /* The result at every place: bias + convolution (of the input, and of `low` up-sampled beside it where that is there) +
-   summand + another convolution's result up-sampled, which may be missing, rectified if so; and its means over the cells. Returns 0, or 1 where there is no memory for it. */
+   summand + another convolution's result up-sampled, which may be missing, rectified if so; and its means over the cells.
+   Returns 0, or 1 where there is no memory for it. */
 int convolve(const Plan *plan, const Maps *maps, const Plan *raising_plan, const Maps *raising_maps) {
     Work work = prepare(plan, maps), raising = {0};
     if (raising_plan) raising = prepare(raising_plan, raising_maps);

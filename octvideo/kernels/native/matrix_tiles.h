@@ -5,9 +5,10 @@
    taps; places at the end of a row that belong to no output are made and thrown away. Other kernels read the map itself
    where they can, or what is gathered for a tile.
 
-   The instructions take bfloat16. A float32 is the sum of three such parts, whose copies lie in three planes: the products of
-   all but the smallest of them (lowest times middle, lowest times lowest) make up a product of float32, whose error is then
-   below that of rounding the sums. Infinities alone come out as NaN. */
+   The instructions take bfloat16. A float32 is the sum of three such parts, whose copies lie in three planes. Six products of
+   parts make up one of float32; the three that are left out (lowest times middle, lowest times lowest) are at most 6 * 2^-24
+   of it, where float32 rounds by 2^-24. The instructions take numbers below 2^-126 for zero, so that those below some 1e-31
+   lose their lowest parts. Infinities come out as NaN, and so do weights that round to one (above 3.39e38). */
 
 #ifndef MATRIX_TILES_H
 #define MATRIX_TILES_H
@@ -33,8 +34,6 @@
 #include "places.h"
 
 typedef uint16_t Part; /* of a number, a bfloat16 */
-
-Int can_convolve(Int channels, Int taps) { return channels <= MAX_CHANNELS && taps <= MAX_TAPS; }
 
 /* True where matrices take less time than vectors: with float32 where each number that is split meets enough weights, and what
    is gathered stays in the cache. */

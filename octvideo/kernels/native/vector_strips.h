@@ -17,7 +17,6 @@
 
 #include "places.h"
 
-Int can_convolve(Int channels, Int taps) { return channels <= MAX_CHANNELS && taps <= MAX_TAPS; }
 static Int padded_channels(Int channels) { return (channels + AT_ONCE - 1) / AT_ONCE * AT_ONCE; }
 Int reads_in_place(Int channels) { return channels > 0; }
 
