@@ -5,6 +5,7 @@ Each line of its standard input is a JSON list of processes that run side by sid
 writes, "seconds": its time limit}. It answers with a line: the JSON list of their exit codes.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -77,6 +78,8 @@ def run(command):
 if __name__ == "__main__":
     for module in PRELOADED:
         importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # or each process would look through all of it, and so copy its memory, when it ends
     # Nothing that an import or a forked process prints is to come between the answers.
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)

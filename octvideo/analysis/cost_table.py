@@ -8,6 +8,7 @@ from torch import nn
 
 from octvideo.analysis.macs import count_macs, evaluating, forward, nested_tensors
 from octvideo.analysis.params import count_parameters
+from octvideo.analysis.shapes import ShapesOnly
 
 _FLOAT32_BYTES = 4
 
@@ -32,7 +33,7 @@ def activation_bytes(model: nn.Module, inputs: Any) -> int:
     leaves = [module for module in model.modules() if not any(True for _ in module.children())]
     hooks = [leaf.register_forward_hook(add) for leaf in leaves]
     try:
-        with evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad(), ShapesOnly():
             forward(model, inputs)
     finally:
         for hook in hooks:
@@ -86,7 +87,7 @@ def _cost_row(build: Callable[[float], nn.Module], alpha: float, shape: Sequence
 
 def _build_on_meta(build: Callable[[float], nn.Module], alpha: float) -> nn.Module:
     try:
-        with torch.device("meta"):
+        with ShapesOnly(), torch.device("meta"):
             return build(alpha).to("meta")
     except (NotImplementedError, RuntimeError):
         # Some builders read numbers out of tensors, which meta tensors do not hold: build for real, then let go.

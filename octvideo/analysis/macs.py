@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
 
+from octvideo.analysis.shapes import ShapesOnly
+
 aten = torch.ops.aten
 
 #: Name of this counter, to be printed beside its numbers.
@@ -90,7 +92,7 @@ def count_macs(model: nn.Module, inputs: Any) -> CostReport:
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with evaluating(model), torch.no_grad(), counter:
+        with evaluating(model), torch.no_grad(), ShapesOnly(), counter:
             forward(model, inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)

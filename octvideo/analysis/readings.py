@@ -18,6 +18,7 @@ from torchvision.ops import Conv2dNormActivation
 from octvideo.analysis.macs import CostReport, count_macs
 from octvideo.analysis.paper import Published
 from octvideo.analysis.params import count_parameters
+from octvideo.analysis.shapes import ShapesOnly
 from octvideo.convert import octavize
 from octvideo.layers import OctConv3d, OctPair
 from octvideo.models.build import find_builder
@@ -49,7 +50,7 @@ class Reading(NamedTuple):
 
 def build(row: Published, alpha: float | None = None) -> nn.Module:
     """The row's network on the meta device, at its own alpha or another."""
-    with torch.device("meta"):
+    with ShapesOnly(), torch.device("meta"):
         return find_builder(row.model)(alpha=row.alpha if alpha is None else alpha, **row.options)
 
 

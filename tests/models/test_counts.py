@@ -5,9 +5,11 @@ import functools
 import pytest
 import torch
 import torchvision
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from octvideo.analysis import cost_table, count_macs
+from octvideo.analysis.shapes import ShapesOnly
 from octvideo.models import BUILDERS, IMAGE_BUILDERS, build_model, mobilenet_v1, mobilenet_v2
 from octvideo.models.build import view_size
 
@@ -56,7 +58,7 @@ GMACS = {
 
 
 def on_meta(name, alpha=0):
-    with torch.device("meta"):
+    with ShapesOnly(), torch.device("meta"):
         return build_model(name, num_classes=400 if name in BUILDERS else 1000, alpha=alpha).eval()
 
 
@@ -67,8 +69,19 @@ def counted(name, alpha):
     return gmacs(model, view_size(name)), sum(p.numel() for p in model.parameters())
 
 
+UPSAMPLING = (torch.ops.aten.upsample_nearest2d, torch.ops.aten.upsample_nearest3d)
+UNCOUNTED = {getattr(op, name): lambda *args, **kwargs: 0 for op in UPSAMPLING for name in op.overloads()}
+
+
 def gmacs(model, size):
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    """By torch's counter, which counts convolutions and products.
+
+    Norms, and up-sampling taken apart, have none of these, and would take most of the time on the meta device.
+    """
+    for norm in model.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            norm.forward = lambda maps: maps
+    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter, torch.no_grad():
         model(torch.empty((1, 3, *size), device="meta"))
     return counter.get_total_flops() / 2e9  # torch counts two operations per multiply-add
 

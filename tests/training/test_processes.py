@@ -87,9 +87,9 @@ def check_same(output, alone, tolerance=1e-8):
 
 
 @pytest.fixture(scope="module")
-def together(two_classes, tmp_path_factory):
+def together(two_classes, tmp_path_factory, warm_python):
     output = tmp_path_factory.mktemp("together") / "run"
-    printed = finish(launch(sys.executable, "-m", "octvideo", *arguments(two_classes, output, **TWO)))
+    printed = warm_python.run_ranks(["-m", "octvideo", *arguments(two_classes, output, **TWO)]).out
     assert printed.count("epoch 3/3") == printed.count("top-1 ") == 1
     return output
 

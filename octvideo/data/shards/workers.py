@@ -78,7 +78,10 @@ def pack_each(paths: Sequence[str], recipe: Recipe, num_workers: int) -> Iterato
 
 
 def _processes(number: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(number, mp_context=get_context("spawn"), initializer=_begin)
+    """Processes that share one server's imports, which take seconds; it has no threads, and so it may fork."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return ProcessPoolExecutor(number, mp_context=context, initializer=_begin)
 
 
 def _begin() -> None:

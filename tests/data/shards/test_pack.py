@@ -119,7 +119,7 @@ from octvideo.data.shards import pack_videos
 
 def progress(done, total):
     if done == 5:
-        print(*(child.pid for child in psutil.Process().children()), flush=True)
+        print(*(child.pid for child in psutil.Process().children(recursive=True)), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == "__main__":
