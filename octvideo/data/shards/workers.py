@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context, parent_process
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -79,6 +79,8 @@ def pack_each(paths: Sequence[str], recipe: Recipe, num_workers: int) -> Iterato
 
 def _processes(number: int) -> ProcessPoolExecutor:
     """Processes that share one server's imports, which take seconds; it has no threads, and so it may fork."""
+    if "forkserver" not in get_all_start_methods():  # Windows
+        return ProcessPoolExecutor(number, mp_context=get_context("spawn"), initializer=_begin)
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return ProcessPoolExecutor(number, mp_context=context, initializer=_begin)
