@@ -37,7 +37,7 @@ _FUNCTIONS: dict[str, tuple[tuple[type, ...], type | None]] = {
     "pack": ((_POINTER,) * 2 + (_INT,) * 5, None),
     "reads_in_place": ((_INT,), _INT),
     "copies_strips": ((_INT,) * 4, _INT),
-    "reads_low": ((_INT,) * 3, _INT),
+    "reads_low": ((_INT,) * 2, _INT),
     "taps_together": ((_INT,) * 4, _INT),
 }
 

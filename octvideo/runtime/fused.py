@@ -98,7 +98,7 @@ class FusedConv(nn.Module):
         self.weight = conv.weight.detach()
         self.bias = None if conv.bias is None else conv.bias.detach()
         self.paths: dict[Any, Path] = {}
-        self.reads_low: dict[Any, bool] = {}
+        self.with_low: dict[Any, bool] = {}  # what `_reads_low` has found
 
     @property
     def reads_joined(self) -> bool:
@@ -110,7 +110,7 @@ class FusedConv(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Packed for this processor, by libraries that cannot copy.
-        return {**self.__dict__, "paths": {}, "reads_low": {}}
+        return {**self.__dict__, "paths": {}, "with_low": {}}
 
     def forward(self, x: Map, summand: Map | None = None) -> Map:
         """Convolve; add the summand, if any; rectify, if so made.
@@ -260,11 +260,11 @@ class FusedConv(nn.Module):
 
     def _reads_low(self, targets: tuple[int, ...]) -> bool:
         """True where one convolution reads both parts, the low one up-sampled, for high outputs."""
-        if targets not in self.reads_low:
+        if targets not in self.with_low:
             kind = self.weight.dtype, self._is_tiled() and self._uses_matrices(targets)
             reads = self._is_tiled() and tiles_read_low(*kind, self.in_high, self.in_low, self.moves)
-            self.reads_low[targets] = reads
-        return self.reads_low[targets]
+            self.with_low[targets] = reads
+        return self.with_low[targets]
 
     def _is_tiled(self) -> bool:
         return self.groups == 1 and tiles_take(self.weight.dtype, self.in_channels, self.moves)

@@ -60,7 +60,7 @@ def tiles_read_low(dtype: torch.dtype, matrices: bool, channels: int, low_channe
     """True where one convolution should read a smaller map, up-sampled, beside its input; see `TiledConv`."""
     moves_on = set(moves.stride + moves.dilation) != {1} or any(moves.padding)
     kernels: Any = library(dtype, matrices)
-    return set(moves.kernel) == {1} and not moves_on and bool(kernels.reads_low(1, channels, low_channels))
+    return set(moves.kernel) == {1} and not moves_on and bool(kernels.reads_low(channels, low_channels))
 
 
 def channels_read_in_place(dtype: torch.dtype, channels: int, width: int) -> int:

@@ -3,10 +3,12 @@
 import csv
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from torchmetrics import MeanMetric
 
 from octvideo.data import VideoDataModule
 from octvideo.training import (
@@ -17,7 +19,7 @@ from octvideo.training import (
     read_checkpoint,
     resumable_checkpoint,
 )
-from octvideo.training.resume import StepSeed, position
+from octvideo.training.resume import EpochSoFar, StepSeed, position
 
 
 class StoppedError(Exception):
@@ -165,6 +167,32 @@ def test_steps_draw_by_their_place():
     places = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 0, 1), (11, 1, 1), (1, 11, 1), (1, 1, 11)]
     assert len({drawn(*place) for place in places}) == len(places)
     assert drawn(2, 3, 4) == drawn(2, 3, 4)
+
+
+def test_each_process_goes_on_with_its_own_sums_of_the_epoch():
+    """Two whose sums differ in float32 by the order in which all is added up."""
+    losses = [[0.1, 0.2], [0.3, 1e-8]]
+    modules = [SimpleNamespace(train_loss=MeanMetric(), device="cpu") for _ in losses]
+    for module, values in zip(modules, losses, strict=True):
+        for value in values:
+            module.train_loss.update(value, 3)
+
+    def trainer(rank):
+        def all_gather(value):
+            names = [name for name, own in modules[rank].train_loss.metric_state.items() if own.equal(value)]
+            return torch.stack([module.train_loss.metric_state[names[0]] for module in modules])
+
+        return SimpleNamespace(global_rank=rank, world_size=2, strategy=SimpleNamespace(all_gather=all_gather))
+
+    checkpoint = {"loops": {"fit_loop": {
+        "epoch_progress": {"current": {"processed": 1, "ready": 2}},
+        "epoch_loop.batch_progress": {"current": {"processed": 2}},
+    }}}  # fmt: skip
+    EpochSoFar().on_save_checkpoint(trainer(0), modules[0], checkpoint)
+    for rank, module in enumerate(modules):
+        resumed = SimpleNamespace(train_loss=MeanMetric(), device="cpu")
+        EpochSoFar().on_load_checkpoint(trainer(rank), resumed, checkpoint)
+        assert resumed.train_loss.metric_state == module.train_loss.metric_state
 
 
 def test_wrong_number_of_steps(two_classes, tmp_path):

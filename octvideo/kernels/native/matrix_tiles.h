@@ -61,11 +61,10 @@ static Int even(Int channels) { return (channels + 1) / 2 * 2; }
 
 static Int instructions(Int channels) { return padded_channels(channels) / channels_at_once(channels); }
 
-/* True for kernels that should read a smaller map, up-sampled, beside their input, of which what a tile reads is gathered
-   once: the products with it are then made at all places, which must not take more instructions where they are dear. */
-Int reads_low(Int taps, Int channels, Int low_channels) {
-    const int as_many = instructions(channels + low_channels) == instructions(channels);
-    return taps == 1 && (PARTS == 1 || as_many);
+/* True for kernels of one tap that should read a smaller map, up-sampled, beside their input: the products with it are then
+   made at all places, which must not take more instructions where they are dear. */
+Int reads_low(Int channels, Int low_channels) {
+    return PARTS == 1 || instructions(channels + low_channels) == instructions(channels);
 }
 
 /* Taps side by side on the last axis that are taken as one with more channels: all where that needs fewer instructions. */

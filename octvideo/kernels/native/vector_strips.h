@@ -31,8 +31,8 @@ Int matrices_pay(Int channels, Int out_channels, Int taps, Int copies) {
     return 0;
 }
 
-Int reads_low(Int taps, Int channels, Int low_channels) {
-    (void)taps, (void)channels, (void)low_channels;
+Int reads_low(Int channels, Int low_channels) {
+    (void)channels, (void)low_channels;
     return 0;
 }
 
