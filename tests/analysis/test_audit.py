@@ -19,7 +19,6 @@ from octvideo.analysis.readings import (
     released_resnet152,
     unpadded,
 )
-from octvideo.analysis.shapes import ShapesOnly
 from octvideo.layers import OctConv3d
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "paper_audit"
@@ -63,7 +62,7 @@ def test_counts_and_reasons(model, alpha, counted, readings, status, reason):
 def test_torchs_counter_says_the_same_of_the_readings(model, alpha, reading, expected):
     row = printed(model, alpha)
     net = reading(row).eval()
-    with ShapesOnly(), FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(torch.empty((1, 3, *row.size), device="meta"))
     counted = count(net, row)
     assert counted.macs == counter.get_total_flops() / 2

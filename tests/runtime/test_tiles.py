@@ -198,6 +198,13 @@ def test_first_channels_that_are_rectified_only_when_pooled(factors, kind):
         assert_near(pooled, avg_pool(expected[:, :num_pooled], factors).relu(), kind)
 
 
+def test_places_that_are_one(kind):
+    """An expanded map, whose places lie no step apart."""
+    conv, oracle = random_conv(8, 40, Moves((1, 3, 1), (1, 1, 1), (0, 1, 0), (1, 1, 1)), kind)
+    x = random_map(8, (2, 6, 1), kind.dtype).expand(-1, -1, -1, -1, 9)
+    assert_near(conv(x), oracle(x), kind)
+
+
 def test_streams_to_any_address(kind, monkeypatch):
     monkeypatch.setattr(tiles, "_cache_bytes", lambda: 0)
     conv, oracle = random_conv(6, 24, MOVES[1], kind)

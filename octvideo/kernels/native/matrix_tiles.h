@@ -233,7 +233,7 @@ static Reading reading_of(const Work *work) {
     reading.width = plan->out_size[2] + (plan->kernel[2] - 1) * plan->dilation[2];
     /* Places that overlap, as windows on pixels do, are copied as one. */
     const int can_copy = copies_strips(plan->kernel[1], plan->kernel[2], plan->stride[1], plan->stride[2]);
-    reading.overlaps = can_copy && plan->kernel[2] == 1 && !plan->padding[2] && plan->size[2] > 1 &&
+    reading.overlaps = can_copy && plan->kernel[2] == 1 && !plan->padding[2] && plan->size[2] > 1 && plan->steps[3] > 0 &&
                        plan->steps[3] < plan->channels && of_place == plan->channels && of_place < 32;
     if (reading.overlaps) {
         reading.pitch = plan->steps[3];
