@@ -169,8 +169,10 @@ static inline void copy_row(__mmask32 has, __mmask32 takes, Part *to, Int plane,
 /* Split up to 32 numbers, whose parts lie `plane` apart. They are cut off, not rounded: what is left is exact either way. Of a
    full row the number 16 places on lies beside each of the first 16, which takes no permutation. */
 static inline void copy_row(__mmask32 has, __mmask32 takes, Part *to, Int plane, const Element *from, const int in_order) {
-    const __m512i upper = _mm512_set1_epi32(~0u << 16), lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i upper_halves = _mm512_add_epi32(_mm512_mullo_epi32(lanes, _mm512_set1_epi32(4 << 16 | 4)), _mm512_set1_epi32(3 << 16 | 1));
+    const __m512i upper = _mm512_set1_epi32(~0u << 16);
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i both = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(4 << 16 | 4)); /* 16-bit numbers, two to a lane */
+    const __m512i upper_halves = _mm512_add_epi32(both, _mm512_set1_epi32(3 << 16 | 1));
     __m512i first = (__m512i)load_some((__mmask16)has, from), second = (__m512i)load_some(has >> 16, from + 16);
     const int side_by_side = has == ~0u && !in_order;
 #pragma GCC unroll 3
