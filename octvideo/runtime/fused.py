@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from octvideo.layers import OctPair, octave_from_dense, upsample
+from octvideo.layers import OctPair, upsample
 from octvideo.layers.channels import HIGH, LOW, Segments, count, take
 from octvideo.layers.functional import columns, is_depthwise
 from octvideo.layers.pair import check_pair, empty_low
@@ -17,8 +16,8 @@ from octvideo.layers.resize import avg_pool, low_size
 from octvideo.runtime import passes
 from octvideo.runtime.moves import Moves
 from octvideo.runtime.onednn import OneDnnConv
-from octvideo.runtime.tiles import TiledConv, channels_read_in_place, tiles_read_low, tiles_take, tiles_use_matrices
-from octvideo.runtime.window import MOST_CHANNELS, Window
+from octvideo.runtime.tiles import TiledConv, tiles_read_low, tiles_take, tiles_use_matrices
+from octvideo.runtime.window import Window, is_narrow, unfolded
 
 Map = OctPair | Tensor
 BOTH = LOW, HIGH
@@ -80,8 +79,8 @@ class FusedConv(nn.Module):
         self.relu, self.in_place, self.joins = relu, False, False
         self.in_channels, self.in_high, self.in_low = conv.in_channels, conv.in_high, conv.in_low
         self.window: Window | None = None
-        if _is_narrow(conv):
-            conv, self.window = _unfolded(conv)
+        if is_narrow(conv):
+            conv, self.window = unfolded(conv)
         self.strides = tuple(conv.stride)
         self.factors = _factors(conv)
         # On octave axes only the poolings move.
@@ -386,28 +385,6 @@ def why_not_fused(conv: Any) -> str | None:
     if (conv.alpha_in or conv.alpha_out) and any(2 * before != d * (k - 1) for k, d, (before, _) in axes):
         return "its padding does not keep the size"
     return None
-
-
-def _is_narrow(conv: Any) -> bool:
-    """True for a stem on pixels: its few channels fill no vector."""
-    dense = not conv.alpha_in and not conv.alpha_out and conv.groups == 1
-    return dense and conv.in_channels <= MOST_CHANNELS and conv.kernel_size[-1] > 1 and conv.dilation[-1] == 1
-
-
-def _unfolded(conv: Any) -> tuple[Any, Window]:
-    """The same convolution with the kernel's width among the channels."""
-    width = conv.kernel_size[-1]
-    channels = channels_read_in_place(conv.weight.dtype, conv.in_channels, width)
-    window = Window(width, conv.stride[-1], conv.geometry.padding[-1][0], channels)
-    kind: Any = nn.Conv2d if len(conv.kernel_size) == 2 else nn.Conv3d
-    new = kind(
-        channels * width, conv.out_channels, (*conv.kernel_size[:-1], 1), (*conv.stride[:-1], 1),
-        (*(before for before, _ in conv.geometry.padding[:-1]), 0), (*conv.dilation[:-1], 1), device="meta",
-    )  # fmt: skip
-    weight = F.pad(conv.weight.detach().movedim(1, -1), (0, channels - conv.in_channels))  # (O, ..., k, C')
-    weight = weight.flatten(-2).movedim(-1, 1).unsqueeze(-1)  # (O, k C', ..., 1)
-    new.weight, new.bias = nn.Parameter(weight, requires_grad=False), conv.bias
-    return octave_from_dense(new, 0, 0), window
 
 
 def _factors(conv: Any) -> tuple[int, ...]:
