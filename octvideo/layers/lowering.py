@@ -1,8 +1,9 @@
-"""Convolution and pooling of channels-last maps through 2-D views, the faster ones, and right in 16 bits on a CPU."""
+"""Convolution and pooling of channels-last maps through 2-D views, the faster ones, and right on a CPU."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -54,48 +55,69 @@ def conv2d(
     dilation: Sequence[int],
     groups: int = 1,
 ) -> Tensor:
-    """`torch.nn.functional.conv2d`, right in 16 bits on a CPU, too: see `settled`."""
+    """`torch.nn.functional.conv2d`, right on a CPU in every layout and type: see `settled`."""
     x, stride, padding = settled(x, weight, stride, padding, dilation)
     return F.conv2d(x, weight, bias, tuple(stride), tuple(padding), tuple(dilation), groups)
+
+
+class _Axis(NamedTuple):
+    """How a kernel moves over one axis of a map; torch's terms."""
+
+    size: int
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int
+
+    @property
+    def span(self) -> int:
+        return self.dilation * (self.kernel - 1) + 1
+
+    @property
+    def places(self) -> int:
+        return (self.size + 2 * self.padding - self.span) // self.stride + 1
 
 
 def settled(
     x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> tuple[Tensor, Sequence[int], Sequence[int]]:
-    """The same convolution in a form in which torch's kernels of 16 bits on a CPU are right.
+    """The same convolution in a form in which torch's kernels on a CPU are right.
 
-    They read and write beyond their memory, or give noise, where a padded map is smaller than the kernel or the stride,
-    and where a kernel with a stride has one place to go to. So the zeros are laid around the map, and the one place
-    needs no stride.
+    Those for 16 bits, and for channels-last maps in other types, too, read and write beyond their memory or give noise
+
+    - where a padded map is smaller than the kernel or the stride, and where the padding is as wide as the kernel: the
+      zeros are laid around the map here;
+    - where a kernel with a stride has one place to go to: this needs no stride;
+    - in 16 bits, where a kernel of size 1 on an axis has strides over frames and on that axis: the places that are
+      skipped are left out here.
 
     Returns:
         The map, stride and padding that are left to the convolution.
     """
-    if not _in_half(x):
+    channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    is_last = channels_last is not None and x.is_contiguous(memory_format=channels_last)
+    if x.device.type != "cpu" or not (is_last or _in_half(x)):
         return x, stride, padding
-    axes = list(zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True))
-    spans = [d * (k - 1) + 1 for _, k, _, _, d in axes]
-    places = [(n + 2 * p - span) // s + 1 for (n, _, s, p, _), span in zip(axes, spans, strict=True)]
-    small = any(padding) and any(max(span, s) > n for (n, _, s, _, _), span in zip(axes, spans, strict=True))
-    single = [axis for axis, number in enumerate(places) if number == 1 and stride[axis] > 1]
-    if not (small or single) or min(places) < 1:
+    axes = [_Axis(*numbers) for numbers in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)]
+    wide = any(padding) and any(a.size < max(a.span, a.stride) or a.padding >= a.span for a in axes)
+    single = [axis for axis, a in enumerate(axes) if a.places == 1 and a.stride > 1]
+    skips = len(axes) == 3 and max(axes[0].kernel, axes[0].stride) > 1
+    skipping = [axis for axis, a in enumerate(axes) if skips and a.kernel == 1 and a.stride > 1]
+    if not (wide or single or skipping) or min(a.places for a in axes) < 1:
         return x, stride, padding
-    channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}[x.dim()]
-    layout = channels_last if x.is_contiguous(memory_format=channels_last) else torch.contiguous_format
     x = F.pad(x, [p for p in reversed(padding) for _ in range(2)]) if any(padding) else x
     for axis in single:
-        x = x.narrow(2 + axis, 0, spans[axis])
-    return (
-        x.contiguous(memory_format=layout),
-        [1 if axis in single else s for axis, s in enumerate(stride)],
-        [0] * len(padding),
-    )
+        x = x.narrow(2 + axis, 0, axes[axis].span)
+    if skipping:
+        steps = [slice(None, None, s if axis in skipping else 1) for axis, s in enumerate(stride)]
+        x = x[tuple([slice(None)] * 2 + steps)]
+    layout = channels_last if channels_last is not None and is_last else torch.contiguous_format
+    settled_stride = [1 if axis in {*single, *skipping} else s for axis, s in enumerate(stride)]
+    return x.contiguous(memory_format=layout), settled_stride, [0] * len(padding)
 
 
 def _in_half(x: Tensor) -> bool:
     """True where a CPU convolves in a type of 16 bits, the map's own or autocast's."""
-    if x.device.type != "cpu":
-        return False
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     return dtype in (torch.bfloat16, torch.float16)
 

@@ -108,23 +108,29 @@ def test_gradients_in_bfloat16_on_maps_smaller_than_the_kernel(
         ((9, 15, 13), (1, 2, 7), (1, 1, 2), (0, 0, 0), (3, 2, 2)),
         ((1, 5, 6), (1, 2, 3), (1, 4, 4), (0, 0, 0), (1, 1, 1)),
         ((9, 1, 5), (3, 1, 1), (4, 1, 1), (0, 0, 0), (4, 1, 1)),
+        ((7, 3, 3), (1, 1, 1), (3, 4, 4), (0, 0, 2), (1, 1, 1)),
+        ((9, 7, 1), (3, 1, 1), (4, 4, 1), (1, 2, 0), (4, 1, 1)),
+        ((31, 21, 32), (7, 1, 1), (4, 4, 2), (0, 0, 0), (5, 1, 1)),
+        ((5, 5, 28), (3, 1, 1), (3, 4, 2), (1, 0, 1), (1, 1, 1)),
+        ((28, 21, 3), (1, 5, 2), (2, 1, 1), (0, 4, 0), (1, 2, 1)),
     ],
 )
-@pytest.mark.parametrize(("channels", "groups"), [((8, 24), 1), ((16, 8), 8)])
+@pytest.mark.parametrize(("channels", "groups"), [((8, 24), 1), ((128, 33), 1), ((16, 8), 8)])
 @pytest.mark.parametrize("layout", [torch.channels_last_3d, torch.contiguous_format])
-def test_bfloat16_where_torch_is_wrong(size, kernel, stride, padding, dilation, channels, groups, layout):
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.01)])
+def test_where_torch_is_wrong(size, kernel, stride, padding, dilation, channels, groups, layout, dtype, tolerance):
     """Against float64; torch reads and writes beyond its memory, which at times ends the process."""
-    x = torch.randn(2, channels[0], *size).bfloat16().contiguous(memory_format=layout).requires_grad_()
-    weight = torch.randn(channels[1], channels[0] // groups, *kernel).bfloat16().requires_grad_()
+    x = torch.randn(2, channels[0], *size, dtype=dtype).contiguous(memory_format=layout).requires_grad_()
+    weight = torch.randn(channels[1], channels[0] // groups, *kernel, dtype=dtype).requires_grad_()
     exact = [value.detach().double().requires_grad_() for value in (x, weight)]
     options = stride, padding, dilation, groups
     out, expected = conv3d(x, weight, None, *options), F.conv3d(*exact, None, *options)
     assert out.shape == expected.shape
-    assert relative_error(out, expected) < 0.01
-    pull = torch.randn_like(expected).bfloat16()
+    assert relative_error(out, expected) < tolerance
+    pull = torch.randn_like(expected).to(dtype)
     theirs = torch.autograd.grad(expected, exact, pull.double())
     for ours, right in zip(torch.autograd.grad(out, (x, weight), pull), theirs, strict=True):
-        assert relative_error(ours, right) < 0.01
+        assert relative_error(ours, right) < tolerance
     with torch.no_grad():
         assert torch.equal(conv3d(x, weight, None, *options), out)
 
