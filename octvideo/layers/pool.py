@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -54,7 +56,8 @@ class PlanarAvgPool3d(nn.AvgPool3d):
     """Average pooling that of a channels-last map runs through 2-D views, which is faster and knows bfloat16."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return _pool_planar(self, input, F.avg_pool2d, super().forward)
+        pool2d = functools.partial(F.avg_pool2d, ceil_mode=self.ceil_mode, count_include_pad=self.count_include_pad)
+        return _pool_planar(self, input, pool2d, super().forward)
 
 
 class ClippedAvgPool3d(nn.AvgPool3d):
@@ -67,7 +70,7 @@ class ClippedAvgPool3d(nn.AvgPool3d):
 
     def forward(self, input: Tensor) -> Tensor:
         kernel = [min(k, n) for k, n in zip(per_axis(self.kernel_size, 3), input.shape[2:], strict=True)]
-        if self.planar and is_channels_last(input):
+        if self.planar and _goes_by_planes(input):
             return pool_planar(input, F.avg_pool2d, kernel, per_axis(self.stride, 3), (0, 0, 0))
         return F.avg_pool3d(input, kernel, self.stride)
 
@@ -76,14 +79,19 @@ class PlanarMaxPool3d(nn.MaxPool3d):
     """Maximum pooling that of a channels-last map runs through 2-D views, which is faster."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return _pool_planar(self, input, F.max_pool2d, super().forward)
+        return _pool_planar(self, input, functools.partial(F.max_pool2d, ceil_mode=self.ceil_mode), super().forward)
 
 
 def _pool_planar(pool: Any, x: Tensor, pool2d: Callable[..., Tensor], pool3d: Callable[[Tensor], Tensor]) -> Tensor:
-    if not is_channels_last(x):
+    if not _goes_by_planes(x):
         return pool3d(x)
     kernel, stride, padding = (per_axis(v, 3) for v in (pool.kernel_size, pool.stride, pool.padding))
     return pool_planar(x, pool2d, kernel, stride, padding)
+
+
+def _goes_by_planes(x: Tensor) -> bool:
+    """True for channels-last maps, and in the types for which torch has no average pooling of videos on a CPU."""
+    return is_channels_last(x) or (x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16))
 
 
 def clip_window(pool: nn.Module) -> nn.Module | None:
@@ -100,10 +108,9 @@ def planar_pool(pool: nn.Module) -> nn.Module | None:
         new: Any = with_class(pool, ClippedAvgPool3d)
         new.planar = True
         return new
-    if type(pool) is nn.AvgPool3d and not pool.ceil_mode and pool.divisor_override is None:
-        padded = any(per_axis(pool.padding, 3))
-        return with_class(pool, PlanarAvgPool3d) if pool.count_include_pad or not padded else None
-    if type(pool) is nn.MaxPool3d and not pool.ceil_mode and not pool.return_indices:
+    if type(pool) is nn.AvgPool3d and pool.divisor_override is None:
+        return with_class(pool, PlanarAvgPool3d)
+    if type(pool) is nn.MaxPool3d and not pool.return_indices:
         return with_class(pool, PlanarMaxPool3d) if set(per_axis(pool.dilation, 3)) == {1} else None
     return None
 

@@ -199,6 +199,11 @@ def test_an_octave_convolution_computes_the_same_on_channels_last_pairs(octave, 
         nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
         nn.MaxPool3d((3, 2, 1), (2, 2, 3), (1, 1, 0)),
         nn.MaxPool3d(1, (1, 2, 1)),
+        nn.AvgPool3d(3, 2, padding=1, count_include_pad=False),
+        nn.AvgPool3d(2, ceil_mode=True),
+        nn.AvgPool3d((3, 2, 3), (2, 2, 3), (1, 1, 0), ceil_mode=True),
+        nn.AvgPool3d((2, 3, 2), 2, (1, 1, 1), ceil_mode=True, count_include_pad=False),
+        nn.MaxPool3d((3, 2, 3), (2, 2, 3), (1, 1, 0), ceil_mode=True),
     ],
 )
 def test_poolings_through_2d_views(pool):
@@ -208,13 +213,14 @@ def test_poolings_through_2d_views(pool):
         torch.testing.assert_close(out, pool(x))
         assert is_channels_last(out)
         assert torch.equal(planar_pool(pool)(x), pool(x))
+        in_half = planar_pool(pool)(x.bfloat16())  # torch pools no videos by means in this type
+        torch.testing.assert_close(in_half, pool(x.bfloat16().double()).bfloat16(), rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize(
     "pool",
     [
-        nn.AvgPool3d(3, padding=1, count_include_pad=False),
-        nn.AvgPool3d(2, ceil_mode=True),
+        nn.AvgPool3d(2, divisor_override=3),
         nn.MaxPool3d(2, return_indices=True),
         nn.MaxPool3d(2, dilation=2),
         nn.MaxPool2d(2),
