@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,17 +32,39 @@ def trace(model: nn.Module, example: Any = None) -> fx.Graph:
     name = type(model).__name__
     if example is None:
         try:
-            with _custom_functions(_refuse):
-                return _Tracer().trace(model)
-        except Exception as error:
-            raise ValueError(
-                f"{name} cannot be traced by torch.fx ({error}): give an input of it as example=, or octavize its "
-                "parts one by one"
-            ) from error
+            return trace_symbolically(model)
+        except ValueError as error:
+            raise ValueError(f"{error}: give an input of it as example=, or octavize its parts one by one") from error
     try:
         return record(model, example)
     except Exception as error:
         raise ValueError(f"{name} fails on the example input: {error}") from error
+
+
+def trace_symbolically(model: nn.Module, like: Any = None) -> fx.Graph:
+    """The graph of a network's layers by torch.fx: one that holds for every input, or none.
+
+    Args:
+        model: any network; what it writes into its own tensors while it runs is written here, too.
+        like: an input, a tuple for several arguments, whose lists, tuples and dicts of tensors the network takes apart;
+            None for tensors alone.
+
+    Raises:
+        ValueError: torch.fx cannot trace the network.
+    """
+    try:
+        with _custom_functions(_refuse):
+            return _Tracer().trace(model, concrete_args=_taken_apart(model, like))
+    except Exception as error:
+        raise ValueError(f"{type(model).__name__} cannot be traced by torch.fx ({error})") from error
+
+
+def _taken_apart(model: nn.Module, like: Any) -> dict[str, Any] | None:
+    """By name, the arguments that hold several tensors, with torch.fx's placeholders in the place of these."""
+    parameters = inspect.signature(model.forward).parameters
+    arguments = zip(parameters, like if isinstance(like, tuple) else (like,), strict=False)
+    several = {name: arg for name, arg in arguments if isinstance(arg, list | tuple | dict)}
+    return tree_map(lambda leaf: fx.PH if isinstance(leaf, Tensor) else leaf, several) or None
 
 
 def is_layer(module: nn.Module) -> bool:

@@ -118,6 +118,7 @@ class FusedConv(nn.Module):
             x as the convolution takes it; summand and result as it gives it.
 
         Raises:
+            TypeError: there is no map, as where the fast network was made with an argument that is missing now.
             ValueError: the map has another type, device, size or number of channels than the convolution takes.
         """
         self._check_type(x)
@@ -137,6 +138,8 @@ class FusedConv(nn.Module):
         return out.relu() if self.relu else out
 
     def _check_type(self, x: Map) -> None:
+        if not isinstance(x, OctPair | Tensor):
+            raise TypeError(f"the convolution takes a map or a pair; got {type(x).__name__}")
         for part in (x,) if isinstance(x, Tensor) else x.parts:
             if part.dtype != self.weight.dtype or part.device.type != "cpu":
                 raise ValueError(

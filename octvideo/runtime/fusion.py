@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from octvideo.convert.trace import WRITES_OVER, trace
+from octvideo.convert.trace import WRITES_OVER, trace_symbolically
 from octvideo.layers import OctConv2d, OctConv3d, Pairwise, octave_from_dense
 from octvideo.layers.conv import dense_kind
 from octvideo.layers.replace import replace_modules
@@ -33,11 +33,12 @@ NEW_BY_METHOD = {"add", "sub", "mul", "div", "mean", "sum", "relu", "sigmoid", "
 RELUS = (torch.relu, torch.relu_, F.relu, F.relu_, "relu", "relu_")
 
 
-def fuse(network: nn.Module) -> nn.Module:
+def fuse(network: nn.Module, example: Any) -> nn.Module:
     """Put `FusedConv` in place of every convolution that it can stand for, with the sum and the rectifier after it.
 
     Args:
         network: takes channels-last maps; its modules are replaced.
+        example: an input; only which lists, tuples and dicts it is made of matters.
 
     Returns:
         The graph of the network, as a module.
@@ -45,7 +46,7 @@ def fuse(network: nn.Module) -> nn.Module:
     Raises:
         ValueError: torch.fx cannot trace the network, or it reads a map that it has written over.
     """
-    graph = trace(network)
+    graph = trace_symbolically(network, example)
     modules = {str(node.target): network.get_submodule(str(node.target)) for node in _calls(graph)}
     for node in _calls(graph):
         if not node.args and list(node.kwargs) == ["input"]:
@@ -70,7 +71,20 @@ def fuse(network: nn.Module) -> nn.Module:
     replace_modules(
         network, lambda m: fused.get(m) or (FusedConv(_as_octave(m), False) if _fusable(m) else fast_pool(m))
     )
-    return fx.GraphModule(network, graph)
+    return _with_hooks_of(network, fx.GraphModule(network, graph))
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """True for a module whose calls somebody sees, before or after."""
+    return bool(module._forward_pre_hooks or module._forward_hooks)
+
+
+def _with_hooks_of(network: nn.Module, graph: nn.Module) -> nn.Module:
+    """The graph of a network with its hooks, which torch.fx leaves out where they are the outermost module's."""
+    for name, hooks in vars(network).items():
+        if name.startswith(("_forward_hooks", "_forward_pre_hooks")):
+            setattr(graph, name, hooks)
+    return graph
 
 
 def _fuse_at(node: fx.Node, modules: dict[str, nn.Module]) -> FusedConv:
@@ -225,12 +239,11 @@ def _as_octave(conv: Any) -> Any:
 
 def _fusable(module: nn.Module) -> bool:
     takes = isinstance(module, OctConv2d | OctConv3d) or dense_kind(module) in (nn.Conv2d, nn.Conv3d)
-    hooked = module._forward_pre_hooks or module._forward_hooks  # as those that merge a convolution's input
-    return takes and not hooked and why_not_fused(_as_octave(module)) is None
+    return takes and not is_hooked(module) and why_not_fused(_as_octave(module)) is None
 
 
 def _rectifies(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     if node.op == "call_module":
-        module = modules[str(node.target)]
-        return type(module.layer if isinstance(module, Pairwise) else module) is nn.ReLU
+        inner = _inner(node, modules)
+        return type(inner) is nn.ReLU and not is_hooked(inner) and not is_hooked(modules[str(node.target)])
     return node.target in RELUS

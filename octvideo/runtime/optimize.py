@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from octvideo.convert.trace import trace
+from octvideo.convert.trace import trace_symbolically
 from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, OctPair, to_channels_last
 from octvideo.layers.conv import dense_kind
-from octvideo.runtime.fusion import fuse
+from octvideo.runtime.fusion import fuse, is_hooked
 from octvideo.runtime.window import MOST_CHANNELS
 
 TOLERANCES: dict[torch.dtype | None, float] = {
@@ -45,6 +45,7 @@ class FastNetwork(nn.Module):
         self.network, self.dtype = network, dtype
         self.spared_channels = MOST_CHANNELS if lays_pixels else 0
 
+    @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if torch.jit.is_tracing():
             raise RuntimeError(
@@ -70,8 +71,8 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
     `keep_freed_memory`. No gradients flow through a fast network.
 
     Each step is checked on the example (with noise for floating tensors whose elements are all the same); one that
-    fails or changes the outputs is left out, with a warning. Norms and sums of a network that torch.fx cannot trace are
-    left as they are: its branches may depend on the input.
+    fails or changes the outputs is left out, with a warning. Norms and sums are left as they are where torch.fx cannot
+    trace the network, as its branches may depend on the input; where it changes as it runs; and where hooks see them.
 
     Args:
         model: any network; it is not changed.
@@ -84,7 +85,7 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
 
     Raises:
         TypeError: the model is no module, or dtype is no floating type.
-        ValueError: the model is fast already, or it does not run on the example.
+        ValueError: the model is fast already, it cannot be copied, or it does not run on the example.
 
     Example:
         >>> import torch
@@ -93,19 +94,47 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
         >>> fast = optimize(resnet3d_tiny(num_classes=8, alpha=0.25), clip)
     """
     _check_arguments(model, dtype)
-    network: nn.Module = copy.deepcopy(model).eval()
-    steps: list[tuple[str, Step]] = [
+    network = _copy(model).eval()
+    last: tuple[str, Step] = ("compiling", _compiled) if compile else ("fusing sums and activations", fuse_convolutions)
+    steps = [
         ("folding batch norms", fold_norms),
         ("lowering convolutions and poolings", lambda net, _: lower(net, dtype)),
-        ("compiling", _compiled) if compile else ("fusing sums and activations", fuse_convolutions),
+        last,
     ]
     with torch.no_grad():
-        expected, example = _outputs(network, example)
-        types = [*([dtype] if dtype else []), *(e.dtype for e in expected if isinstance(e, Tensor))]
-        tolerance = max(TOLERANCES.get(t, 0.0) for t in types)
+        check = _check_of(network, example, dtype)
+        if check.has_state:
+            warnings.warn(
+                f"only lowering is tried: {type(model).__name__} changes as it runs, or gives other outputs each time",
+                stacklevel=2,
+            )
+            steps = steps[1:2]
         for name, step in steps:
-            network = _checked(name, step, network, example, expected, tolerance)
+            network = _checked(name, step, network, check)
     return network
+
+
+class _Check(NamedTuple):
+    """What a step is checked by.
+
+    Args:
+        example: an input that tells.
+        expected: the leaves of the network's output.
+        tolerance: largest difference, relative to the largest output.
+        has_state: the network changes as it runs, so that only copies are run, or is random.
+    """
+
+    example: Any
+    expected: list[Any]
+    tolerance: float
+    has_state: bool
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # old weight norms, for one
+        raise ValueError(f"{type(model).__name__} cannot be copied: {error}") from error
 
 
 def _check_arguments(model: Any, dtype: Any) -> None:
@@ -118,12 +147,27 @@ def _check_arguments(model: Any, dtype: Any) -> None:
         raise TypeError(f"dtype must be one of {known}, or None for the network's own; got {dtype!r}")
 
 
+def _check_of(network: nn.Module, example: Any, dtype: torch.dtype | None) -> _Check:
+    runner = copy.deepcopy(network)
+    expected, example = _outputs(runner, example)
+    types = [*([dtype] if dtype else []), *(e.dtype for e in expected if isinstance(e, Tensor))]
+    tolerance = max(TOLERANCES.get(t, 0.0) for t in types)
+    again = tree_leaves(call(runner, example))
+    has_state = any(not a.equal(b) for a, b in zip(_tensors_of(runner), _tensors_of(network), strict=True))
+    return _Check(example, expected, tolerance, has_state or _worst(again, expected) > tolerance)
+
+
+def _tensors_of(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]
+
+
 def _outputs(network: nn.Module, example: Any) -> tuple[list[Any], Any]:
     """What a network gives for an example, and the example, or noise in its place where that would show nothing."""
     tensors = [t for t in tree_leaves(example) if isinstance(t, Tensor)]
     if not tensors or not all(t.numel() for t in tensors):
         shapes = ", ".join(str(tuple(t.shape)) for t in tensors) or repr(type(example).__name__)
         raise ValueError(f"example must hold tensors with elements, an input such as those to come; got {shapes}")
+    unused = copy.deepcopy(network)
     try:
         expected = tree_leaves(call(network, example))
     except Exception as error:
@@ -133,7 +177,7 @@ def _outputs(network: nn.Module, example: Any) -> tuple[list[Any], Any]:
     if telling is example:
         return expected, example
     try:  # the network may want other numbers than noise
-        shown = tree_leaves(call(network, telling))
+        shown = tree_leaves(call(unused, telling))
     except Exception:
         return expected, example
     finite = all(bool(t.isfinite().all()) for t in shown if isinstance(t, Tensor))
@@ -154,7 +198,7 @@ def _telling(example: Any) -> Any:
 
 def fold_norms(network: nn.Module, example: Any) -> nn.Module:
     """Fold every batch norm that alone reads a convolution's output into that convolution; change and return both."""
-    graph = trace(network)  # by torch.fx: a run on the example would show one of several branches only
+    graph = trace_symbolically(network, example)  # a run on the example would show one of several branches only
     uses = [str(node.target) for node in graph.nodes if node.op == "call_module"]
     uses += [str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"]  # of its weight
     for node in graph.nodes:
@@ -163,7 +207,8 @@ def fold_norms(network: nn.Module, example: Any) -> nn.Module:
             continue
         names = str(node.target), str(users[0].target)
         conv, norm = (network.get_submodule(name) for name in names)
-        if _is_conv(conv) and _is_norm(norm) and all(uses.count(name) == 1 for name in names):
+        seen = conv._forward_hooks or is_hooked(norm)
+        if _is_conv(conv) and _is_norm(norm) and not seen and all(uses.count(name) == 1 for name in names):
             _fold(conv, norm)
             parent, _, child = names[1].rpartition(".")
             setattr(network.get_submodule(parent), child, nn.Identity())
@@ -178,19 +223,23 @@ def lower(network: nn.Module, dtype: torch.dtype | None = None) -> FastNetwork:
 def fuse_convolutions(network: nn.Module, example: Any) -> nn.Module:
     """Let convolutions add to sums and rectify as they write, where a CPU's kernels can; see `fuse`."""
     if isinstance(network, FastNetwork):
-        return FastNetwork(fuse(network.network), network.dtype, lays_pixels=True).eval()
-    return FastNetwork(fuse(network), lays_pixels=True).eval()
+        return FastNetwork(fuse(network.network, example), network.dtype, lays_pixels=True).eval()
+    return FastNetwork(fuse(network, example), lays_pixels=True).eval()
 
 
 def channels_last(x: Any, spared_channels: int = 0) -> Any:
-    """A map, a pair or a list of maps with the channels side by side in memory; all else as it is.
+    """A map, a pair or a list, tuple or dict of maps with the channels side by side in memory; all else as it is.
 
     Maps of up to `spared_channels` channels stay as they are, too.
     """
     if isinstance(x, OctPair):
         return x.map(channels_last)
-    if isinstance(x, (list, tuple)):
+    if isinstance(x, list):
         return [channels_last(item, spared_channels) for item in x]
+    if isinstance(x, tuple):
+        return tuple(channels_last(item, spared_channels) for item in x)
+    if isinstance(x, dict):
+        return {key: channels_last(item, spared_channels) for key, item in x.items()}
     if isinstance(x, Tensor) and x.dim() > 1 and x.shape[1] <= spared_channels:
         return x
     layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim()) if isinstance(x, Tensor) else None
@@ -212,21 +261,27 @@ def call(network: nn.Module, example: Any) -> Any:
     return network(*(list(a) if isinstance(a, list) else a for a in args))
 
 
-def _checked(
-    name: str, step: Step, network: nn.Module, example: Any, expected: list[Any], tolerance: float
-) -> nn.Module:
+def _checked(name: str, step: Step, network: nn.Module, check: _Check) -> nn.Module:
     """The network after a step, or before it where the step fails or changes what comes out."""
     try:
-        candidate = step(copy.deepcopy(network), example)
-        differences = [_difference(*both) for both in zip(tree_leaves(call(candidate, example)), expected, strict=True)]
-        worst = float(torch.tensor([0.0, *differences], dtype=torch.float64).max())
+        candidate = step(copy.deepcopy(network), check.example)
+        runner = copy.deepcopy(candidate) if check.has_state else candidate
+        worst = _worst(tree_leaves(call(runner, check.example)), check.expected)
     except Exception as error:  # a step may meet anything in a stranger's network
         warnings.warn(f"{name} is left out: {type(error).__name__}: {str(error).strip().splitlines()[0]}", stacklevel=3)
         return network
-    if not worst <= tolerance:  # NaN, too
-        warnings.warn(f"{name} is left out: outputs differ by {worst:.1g}, more than {tolerance:g}", stacklevel=3)
+    if not worst <= check.tolerance:  # NaN, too
+        warnings.warn(f"{name} is left out: outputs differ by {worst:.1g}, more than {check.tolerance:g}", stacklevel=3)
         return network
     return candidate
+
+
+def _worst(got: list[Any], expected: list[Any]) -> float:
+    """Largest `_difference` of outputs; infinite where there are more of one kind."""
+    if len(got) != len(expected):
+        return float("inf")
+    differences = [_difference(*both) for both in zip(got, expected, strict=True)]
+    return float(torch.tensor([0.0, *differences], dtype=torch.float64).max())
 
 
 def _difference(got: Any, expected: Any) -> float:
@@ -237,8 +292,9 @@ def _difference(got: Any, expected: Any) -> float:
         return float("inf")
     if not expected.numel():
         return 0.0
-    largest = expected.double().abs().max().clamp(min=torch.finfo(torch.float32).tiny)
-    return float((got.double() - expected.double()).abs().max() / largest)
+    got, expected = got.double(), expected.double()
+    largest = expected.abs().masked_fill(expected.isinf(), 0).max().clamp(min=torch.finfo(torch.float32).tiny)
+    return float((got - expected).abs().masked_fill(got == expected, 0).max() / largest)  # equal infinities, too
 
 
 def _fold(conv: Any, norm: Any) -> None:

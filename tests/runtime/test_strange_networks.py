@@ -1,0 +1,173 @@
+"""The fast network of a network that is watched, that changes as it runs, or that gives strange outputs."""
+
+import pytest
+import torch
+from pytorchvideo.models import create_slowfast
+from torch import nn
+
+from octvideo.models import build_model
+from octvideo.runtime import FastNetwork, optimize
+from octvideo.runtime.fused import FusedConv
+
+
+def small_network():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(3, 8, 3, padding=1), nn.BatchNorm3d(8), nn.ReLU(), nn.Conv3d(8, 8, 1)).eval()
+    nn.init.uniform_(network[1].running_var, 2.0, 4.0)
+    return network
+
+
+@pytest.mark.parametrize("name", ["", "0", "1", "2", "3"])
+@pytest.mark.parametrize("before", [False, True])
+def test_hooks_are_called_on_what_they_saw(name, before):
+    """Bounds that the example stays within, so that only the later input tells whether they hold."""
+    network, x = small_network(), torch.randn(1, 3, 4, 8, 8)
+    module = network.get_submodule(name)
+    if before:
+        module.register_forward_pre_hook(lambda module, args: (args[0].clamp(-20, 20),))
+    else:
+        module.register_forward_hook(lambda module, args, out: out.clamp(-20, 20))
+    fast = optimize(network, x)
+    torch.testing.assert_close(fast(500 * x), network(500 * x), rtol=1e-4, atol=1e-4)
+
+
+def test_hooks_of_a_traced_network_are_those_of_the_network():
+    network, x, seen = small_network(), torch.randn(1, 3, 4, 8, 8), []
+    network.register_forward_hook(lambda module, args, kwargs, out: seen.append(set(kwargs)), with_kwargs=True)
+    fast = optimize(network, x)
+    assert sum(isinstance(module, FusedConv) for module in fast.modules()) == 2
+    seen.clear()
+    fast(x)
+    assert seen == [set()]
+
+
+class Remembers(nn.Module):
+    """Adds what it has seen before, in one of several ways."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.conv, self.way, self.last = nn.Conv3d(3, 8, 3, padding=1), way, None
+        self.register_buffer("memory", torch.zeros(1, 8, 4, 8, 8))
+
+    def forward(self, x):
+        out = self.conv(x)
+        if self.way == "attribute":
+            self.last = out if self.last is None else out + self.last
+            return self.last
+        if self.way == "mean":
+            self.memory.mul_(0.9).add_(0.1 * out)
+            return out
+        self.memory += out
+        return out + self.memory
+
+
+@pytest.mark.parametrize("way", ["attribute", "mean", "sum"])
+def test_networks_that_change_as_they_run_begin_as_they_were(way):
+    network, x = Remembers(way).eval(), torch.randn(1, 3, 4, 8, 8)
+    with pytest.warns(UserWarning, match="only lowering is tried: Remembers changes as it runs"):
+        fast = optimize(network, x)
+    with torch.no_grad():
+        for _ in range(3):
+            torch.testing.assert_close(fast(x), network(x))
+    torch.testing.assert_close(fast.get_buffer("network.memory"), network.memory)
+
+
+class Random(nn.Module):
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+def test_a_random_network_stays_random():
+    x = torch.zeros(2, 3)
+    with pytest.warns(UserWarning, match="gives other outputs each time"):
+        fast = optimize(Random(), x)
+    assert not torch.equal(fast(x), fast(x))
+
+
+class Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        out = self.conv(x)
+        return out.masked_fill(x[:, :1] > 0, -torch.inf)
+
+
+@pytest.mark.filterwarnings("error")
+def test_outputs_of_infinity_are_compared_as_others():
+    network, x = Masked().eval(), torch.randn(2, 3, 5, 5)
+    fast = optimize(network, x)
+    assert any(isinstance(module, FusedConv) for module in fast.modules())
+    torch.testing.assert_close(fast(x), network(x))
+
+
+def test_no_gradients_flow():
+    network, x = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(36, 2)), torch.randn(2, 3, 3, 3)
+    fast = optimize(network, x)
+    assert not fast(x.requires_grad_()).requires_grad
+
+
+class TwoMaps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+    def forward(self, x, y=None):
+        return self.first(x) if y is None else self.first(x) + self.second(y)
+
+
+def test_a_map_that_is_missing_is_named():
+    x = torch.randn(1, 3, 4, 4)
+    fast = optimize(TwoMaps(), (x, x))
+    with pytest.raises(TypeError, match="takes a map or a pair; got NoneType"):
+        fast(x)
+
+
+@pytest.mark.filterwarnings("error:.*is left out")
+def test_pytorchvideos_own_slowfast_is_fused():
+    """Its stages ask whether their input is a list, and so does the example's structure tell the tracer."""
+    torch.manual_seed(0)
+    network = create_slowfast(model_num_class=5, head_pool_kernel_sizes=((2, 2, 2), (8, 2, 2))).eval()
+    x = [torch.randn(1, 3, frames, 64, 64) for frames in (2, 8)]
+    fast = optimize(network, x)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(list(x)), network(list(x)), rtol=1e-4, atol=1e-4)
+    assert sum(isinstance(module, FusedConv) for module in fast.modules()) == 110
+
+
+class Paths(nn.Module):
+    """Takes a tuple and a dict of maps."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+    def forward(self, maps, more):
+        left, right = maps
+        return {"sum": self.first(left) + self.second(right) + more["bias"]}
+
+
+@pytest.mark.filterwarnings("error")
+def test_tuples_and_dicts_of_maps():
+    network, maps, more = Paths().eval(), (torch.randn(2, 3, 4, 5),) * 2, {"bias": torch.randn(2, 4, 4, 5)}
+    fast = optimize(network, (maps, more))
+    assert any(isinstance(module, FusedConv) for module in fast.modules())
+    torch.testing.assert_close(fast(maps, more)["sum"], network(maps, more)["sum"])
+
+
+def test_bfloat16_where_torch_has_no_average_pooling():
+    network, x = build_model("energy_resnet3d", num_classes=4, alpha=0.25).eval(), torch.rand(1, 3, 9, 32, 40)
+    fast = optimize(network, x, dtype=torch.bfloat16)
+    assert isinstance(fast, FastNetwork)
+    assert fast.dtype == torch.bfloat16
+    with torch.no_grad():
+        expected = network(x)
+        assert (fast(x) - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+def test_a_network_that_cannot_be_copied():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1))
+    network.cache = network[0].weight * 2  # no leaf of the graph: torch refuses to copy it
+    with pytest.raises(ValueError, match="Sequential cannot be copied: Only Tensors created explicitly"):
+        optimize(network, torch.randn(1, 3, 4, 4))
