@@ -3,7 +3,7 @@
 from octvideo.layers.channels import Segments, even_segments
 from octvideo.layers.conv import OctConv1d, OctConv2d, OctConv3d, dense_from_octave, octave_from_dense
 from octvideo.layers.functional import Geometry, octave_conv
-from octvideo.layers.layout import own_convolutions, recompute_pooled, to_channels_last
+from octvideo.layers.layout import lay_channels_last, own_convolutions, recompute_pooled, to_channels_last
 from octvideo.layers.modules import MergeInputs, MergeOutputs, PairDropPath, Pairwise
 from octvideo.layers.nonlocal_block import OctNonLocal
 from octvideo.layers.norm import (
@@ -49,6 +49,7 @@ __all__ = [
     "dense_from_octave",
     "dense_layer",
     "even_segments",
+    "lay_channels_last",
     "low_channels",
     "merge",
     "octave_conv",

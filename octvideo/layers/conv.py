@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from octvideo.layers.channels import HIGH, LOW, Segments, count, even_segments
 from octvideo.layers.functional import DOWN_SAMPLINGS, EXCHANGES, Geometry, is_depthwise, octave_conv
-from octvideo.layers.lowering import conv3d
+from octvideo.layers.lowering import conv3d, in_channels_last
 from octvideo.layers.pair import OctPair, check_pair, empty_low
 from octvideo.layers.replace import with_class
 from octvideo.layers.resize import check_alpha, low_channels, octave_factors
@@ -20,6 +21,7 @@ class _OctaveConv:
     """What the octave convolutions of every dimension add to torch's."""
 
     recompute_pooled = False  # see `octvideo.layers.recompute_pooled`
+    lays_channels_last = False  # see `octvideo.layers.lay_channels_last`
 
     def __init__(
         self,
@@ -114,7 +116,7 @@ _OCTAVE_OF: dict[type[Any], type[OctConv]] = {nn.Conv1d: OctConv1d, nn.Conv2d: O
 
 _OCTAVE_ATTRIBUTES = (
     "alpha_in", "alpha_out", "octave", "factors", "in_low", "in_high", "out_segments", "down_sampling", "exchange",
-    "dense_class", "recompute_pooled",
+    "dense_class", "recompute_pooled", "lays_channels_last",
 )  # fmt: skip
 
 
@@ -271,6 +273,9 @@ def convolve(conv: Any, x: OctPair | Tensor) -> OctPair | Tensor:
     elif x.dim() != len(conv.factors) + 2 or x.shape[1] != conv.in_channels:
         axes = ", ".join("THW"[-len(conv.factors) :])
         raise ValueError(f"the input must be (N, {conv.in_channels}, {axes}); got {tuple(x.shape)}")
+    if conv.lays_channels_last:
+        laid = partial(in_channels_last, kernel=conv.kernel_size)
+        x = x.map(laid) if isinstance(x, OctPair) else laid(x)
     out = octave_conv(
         x,
         conv.weight,

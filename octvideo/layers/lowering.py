@@ -95,7 +95,7 @@ def settled(
         The map, stride and padding that are left to the convolution.
     """
     channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
-    is_last = channels_last is not None and x.is_contiguous(memory_format=channels_last)
+    is_last = channels_last is not None and _lies(x, channels_last)
     if x.device.type != "cpu" or not (is_last or _in_half(x)):
         return x, stride, padding
     axes = [_Axis(*numbers) for numbers in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)]
@@ -156,7 +156,27 @@ def planar(x: Tensor, func: Callable[[Tensor], Tensor]) -> Tensor:
 
 def is_channels_last(x: Tensor) -> bool:
     """True for a video map that lies in memory with its channels side by side."""
-    return x.dim() == 5 and x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous()
+    return x.dim() == 5 and _lies(x, torch.channels_last_3d) and not x.is_contiguous()
+
+
+def _lies(x: Tensor, layout: torch.memory_format) -> bool:
+    """True for a map in this layout; `torch.func.vmap` cannot be asked."""
+    return not torch._C._are_functorch_transforms_active() and x.is_contiguous(memory_format=layout)
+
+
+def in_channels_last(x: Tensor, kernel: Sequence[int]) -> Tensor:
+    """A map that an octave convolution reads, with its channels side by side where that is faster; else as it is.
+
+    It is in float32 and bfloat16 on a CPU, but for kernels over time and space at once in training, whose gradients are
+    slow there. Compilers, tracers and transforms choose for themselves.
+    """
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    known = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+    slow = torch.is_grad_enabled() and len(kernel) == 3 and kernel[0] > 1 and max(kernel[1:]) > 1
+    chosen_elsewhere = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if layout is None or not known or slow or chosen_elsewhere or torch._C._are_functorch_transforms_active():
+        return x
+    return x.contiguous(memory_format=layout)
 
 
 def to_frames(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from octvideo.convert import octavize
+from octvideo.layers import lay_channels_last
 from octvideo.layers.pool import clip_window
 from octvideo.layers.replace import replace_modules
 
@@ -42,7 +43,7 @@ def finish(
             values = getattr(module, field, None)
             if isinstance(values, Sequence) and not isinstance(values, str):
                 setattr(module, field, tuple(int(v) for v in values))
-    return replace_modules(octavize(net, alpha, octave, keep_dense=keep_dense), clip_window)
+    return lay_channels_last(replace_modules(octavize(net, alpha, octave, keep_dense=keep_dense), clip_window))
 
 
 def register(builder: Builder | None = None, *, view: tuple[int, int, int] = (8, 224, 224)) -> Any:
