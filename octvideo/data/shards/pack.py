@@ -108,8 +108,8 @@ def pack_videos(
         return index
     journal = Journal(folder, made)
     todo = videos[journal.num_done :]
-    packed = zip(todo, pack_each([video.file for video in todo], recipe, num_workers), strict=True)
-    results = _counted(packed, journal.num_done, len(videos), progress)
+    packed = pack_each([video.file for video in todo], recipe, num_workers)
+    results = _counted(_paired(todo, packed), journal.num_done, len(videos), progress)
     prefix = re.sub("[^A-Za-z0-9_]+", "_", Path(source).resolve().stem) or "videos"
     while part := _write_part(folder / f"{prefix}-{len(journal.shards):06d}.tar", results, shard_size):
         journal.add(part)
@@ -139,6 +139,13 @@ def _digest(videos: Sequence[_Video], class_names: Sequence[str]) -> str:
     """What tells this list from others, wherever it lies."""
     text = json.dumps([[(video.key, video.path, video.label) for video in videos], list(class_names)])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _paired(videos: Iterable[_Video], packed: Iterable[tuple[str, PackedVideo | str]]) -> Iterator[_Result]:
+    for video, (path, result) in zip(videos, packed, strict=True):
+        if path != video.file:
+            raise RuntimeError(f"{video.file} was packed, but {path} came")
+        yield video, result
 
 
 def _counted(

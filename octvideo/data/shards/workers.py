@@ -49,8 +49,8 @@ class PackedVideo:
     facts: dict[str, Any]
 
 
-def pack_each(paths: Sequence[str], recipe: Recipe, num_workers: int) -> Iterator[PackedVideo | str]:
-    """Pack videos, in order; in place of one that cannot be read comes the reason.
+def pack_each(paths: Sequence[str], recipe: Recipe, num_workers: int) -> Iterator[tuple[str, PackedVideo | str]]:
+    """Pack videos: each path with its video or, where it cannot be read, with the reason, in order.
 
     Args:
         paths: files.
@@ -58,7 +58,7 @@ def pack_each(paths: Sequence[str], recipe: Recipe, num_workers: int) -> Iterato
         num_workers: processes; 0 works in this one.
     """
     if num_workers == 0:
-        yield from (_pack(path, recipe) for path in paths)
+        yield from ((path, _pack(path, recipe)) for path in paths)
         return
     todo = deque(paths)
     while todo:
@@ -67,12 +67,13 @@ def pack_each(paths: Sequence[str], recipe: Recipe, num_workers: int) -> Iterato
             try:
                 while todo or begun:
                     while todo and len(begun) < VIDEOS_AHEAD * num_workers:
-                        begun.append((path := todo.popleft(), executor.submit(_pack, path, recipe)))
-                    yield begun[0][1].result()
+                        begun.append((todo[0], executor.submit(_pack, todo[0], recipe)))  # which may find it broken
+                        todo.popleft()
+                    yield begun[0][0], begun[0][1].result()
                     begun.popleft()
             except BrokenProcessPool:
                 # One of those that were begun did it: each gets a process of its own.
-                yield from (_pack_alone(path, recipe) for path, _ in begun)
+                yield from ((path, _pack_alone(path, recipe)) for path, _ in begun)
             finally:
                 executor.shutdown(cancel_futures=True)
 

@@ -174,12 +174,17 @@ class Deadly(str):
         return os._exit, (1,)
 
 
-def test_a_video_that_kills_its_process_costs_only_itself(painted_set):
-    paths = [str(painted_set / "bend/clip 0.mp4"), Deadly("deadly.mp4"), str(painted_set / "wave/clip 1.mp4")]
-    first, second, third = pack_each(paths, Recipe(256, 16, 23, copy=True), num_workers=1)
-    assert isinstance(first, PackedVideo)
-    assert second == KILLED
-    assert isinstance(third, PackedVideo)
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_video_that_kills_its_process_costs_only_itself(painted_set, num_workers):
+    """More videos than are begun at a time, and a consumer that is slower than the processes."""
+    lines = (painted_set / "list.txt").read_text().splitlines() * 2
+    paths = [str(painted_set / line.rsplit(" ", 1)[0]) for line in lines]
+    paths[1] = Deadly(paths[1])
+    found = []
+    for path, packed in pack_each(paths, Recipe(256, 16, 23, copy=True), num_workers):
+        found.append((path, packed.facts["num_frames"] if isinstance(packed, PackedVideo) else packed))
+        time.sleep(0.2)
+    assert found == [(path, KILLED if number == 1 else 20 + number % 8) for number, path in enumerate(paths)]
 
 
 def test_other_settings_and_other_files_are_not_mixed(painted_set, packed_set, tmp_path):
