@@ -19,8 +19,9 @@ from octvideo.data import decode_frames, read_annotations
 from octvideo.data.probe import VideoBytes
 from octvideo.data.shards import open_shards, pack_videos
 from octvideo.data.shards.journal import replace_file
-from octvideo.data.shards.workers import KILLED, PackedVideo, Recipe, pack_each
+from octvideo.data.shards.workers import ListedVideo, PackedVideo, Recipe, pack_each
 
+COPY = Recipe(256, 16, 23, copy=True)
 SMALL = {"shard_size": 3, "num_workers": 0, "gop": 8}
 DEADLINE_SECONDS = 60
 
@@ -178,13 +179,46 @@ class Deadly(str):
 def test_a_video_that_kills_its_process_costs_only_itself(painted_set, num_workers):
     """More videos than are begun at a time, and a consumer that is slower than the processes."""
     lines = (painted_set / "list.txt").read_text().splitlines() * 2
-    paths = [str(painted_set / line.rsplit(" ", 1)[0]) for line in lines]
-    paths[1] = Deadly(paths[1])
+    files = [str(painted_set / line.rsplit(" ", 1)[0]) for line in lines]
+    files[1] = Deadly(files[1])
+    videos = [ListedVideo(str(key), file, "path", 0) for key, file in enumerate(files)]
     found = []
-    for path, packed in pack_each(paths, Recipe(256, 16, 23, copy=True), num_workers):
-        found.append((path, packed.facts["num_frames"] if isinstance(packed, PackedVideo) else packed))
+    for video, packed in pack_each(videos, COPY, num_workers, DEADLINE_SECONDS):
+        found.append((video.key, packed.facts["num_frames"] if isinstance(packed, PackedVideo) else packed))
         time.sleep(0.2)
-    assert found == [(path, KILLED if number == 1 else 20 + number % 8) for number, path in enumerate(paths)]
+    expected = [(str(key), 20 + key % 8) for key in range(16)]
+    expected[1] = ("1", "the process that read it ended with exit code 1")
+    assert found == expected
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_any_number_of_processes_writes_the_same_bytes(painted_set, packed_set, tmp_path, num_workers):
+    pack_videos(painted_set / "list.txt", tmp_path, **SMALL | {"num_workers": num_workers})
+    assert contents(tmp_path) == contents(packed_set)
+
+
+class Stuck(str):
+    """A path that holds up the process that it comes to."""
+
+    def __reduce__(self):
+        return time.sleep, (3600,)
+
+
+def test_a_video_that_hangs_is_left_out(painted_set, tmp_path, monkeypatch):
+    def listed(key, file, path, label):
+        return ListedVideo(key, Stuck(file) if path == "wave/clip 3.mp4" else file, path, label)
+
+    monkeypatch.setattr("octvideo.data.shards.pack.ListedVideo", listed)
+    start = time.monotonic()
+    index = pack_videos(painted_set / "list.txt", tmp_path / "out", num_workers=2, timeout_seconds=2)
+    assert time.monotonic() - start < DEADLINE_SECONDS
+    assert (len(index), index.packed_with["num_unreadable"]) == (7, 1)
+    with open(tmp_path / "out" / "unreadable.csv", newline="") as file:
+        [row] = csv.DictReader(file)
+    assert row == {
+        "path": "wave/clip 3.mp4",
+        "reason": "it took more than 2 s and was stopped. Pack into another folder with more time (timeout_seconds)",
+    }
 
 
 def test_other_settings_and_other_files_are_not_mixed(painted_set, packed_set, tmp_path):
@@ -205,6 +239,7 @@ def test_other_settings_and_other_files_are_not_mixed(painted_set, packed_set, t
         ({"quality": 52}, "quality should be at most 51, but it is 52"),
         ({"shard_size": 0}, "shard_size should be at least 1"),
         ({"num_workers": -1}, "num_workers should be at least 0"),
+        ({"timeout_seconds": 0}, "timeout_seconds should be positive, but it is 0"),
     ],
 )
 def test_settings_are_checked_first(tmp_path, settings, message):
