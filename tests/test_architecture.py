@@ -30,7 +30,8 @@ def imports(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level:
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: imports should be absolute, but line {node.lineno} is relative"
             yield node.module or ""
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from .render import render_frames
-from .states import CLASS_NAMES, MotionStates, draw_states
+from octvideo.data.motion.render import render_frames
+from octvideo.data.motion.states import CLASS_NAMES, MotionStates, draw_states
 
 __all__ = ["MotionSet", "RenderedVideo", "render_video", "synthesize_motion_set"]
 
