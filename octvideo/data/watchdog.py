@@ -12,9 +12,12 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -38,7 +41,7 @@ class ProcessDiedError(RuntimeError):
 
 
 class TimedProcess:
-    """A forked process that answers requests one at a time, and is killed when one takes too long.
+    """A process that answers requests one at a time, and is killed when one takes too long.
 
     It is started by the first request, and again by the first one after its death. It belongs to the process that made
     it: after a fork or a pickling make a new one.
@@ -47,16 +50,17 @@ class TimedProcess:
         answer: called in the child with each request; gives the answer or raises the error that :meth:`receive` gives
             or raises here. Requests, answers and errors are pickled.
         seconds: time limit of a request.
+        context: of multiprocessing, by which it starts the process; the answering function is pickled, too. None forks.
 
     Example:
         >>> TimedProcess(lambda number: number + 1, seconds=60).ask(1)
         2
     """
 
-    def __init__(self, answer: Callable[[Any], Any], seconds: float) -> None:
-        self.answer, self.seconds = answer, seconds
+    def __init__(self, answer: Callable[[Any], Any], seconds: float, context: BaseContext | None = None) -> None:
+        self.answer, self.seconds, self.context = answer, seconds, context
         self.deadline = 0.0
-        self._child: tuple[int, Connection] | None = None
+        self._child: tuple[BaseProcess | _Fork, Connection] | None = None
         self._end: Callable[[], Any] = lambda: None
 
     def ask(self, request: Any) -> Any:
@@ -97,7 +101,7 @@ class TimedProcess:
     def connection(self) -> Connection:
         """What the answer comes through, for `multiprocessing.connection.wait`; starts the child if there is none."""
         if self._child is None:
-            self._child = _fork(self.answer, self.seconds)
+            self._child = _start(self.answer, self.seconds, self.context)
             self._end = weakref.finalize(self, _end, os.getpid(), *self._child)
         return self._child[1]
 
@@ -107,9 +111,45 @@ class TimedProcess:
         return self._end() or "ended"
 
 
-def _fork(answer: Callable[[Any], Any], seconds: float) -> tuple[int, Connection]:
-    """Process id and pipe of a new child. (multiprocessing lets no loader's worker have children.)"""
+class _Fork:
+    """A forked child, like multiprocessing's processes, of which a loader's worker may have none."""
+
+    exitcode: int | None = None
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def join(self, seconds: float) -> None:
+        last = time.monotonic() + seconds
+        while self.exitcode is None and time.monotonic() < last:
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            if done:
+                self.exitcode = os.waitstatus_to_exitcode(status)
+            else:
+                time.sleep(0.001)
+
+
+def _start(
+    answer: Callable[[Any], Any], seconds: float, context: BaseContext | None
+) -> tuple[BaseProcess | _Fork, Connection]:
+    """A new child and the pipe to it."""
     here, there = Pipe()
+    if context is None:
+        return _fork(here, there, answer, seconds), here
+    process = context.Process(target=_greet, args=(there, answer, seconds), daemon=True)  # type: ignore[attr-defined]
+    process.start()
+    there.close()
+    try:
+        here.recv()  # what it imports is not part of a request's time
+    except (EOFError, OSError):
+        raise ProcessDiedError("a process that should answer requests ended as it started") from None
+    return process, here
+
+
+def _fork(here: Connection, there: Connection, answer: Callable[[Any], Any], seconds: float) -> _Fork:
     with warnings.catch_warnings():
         # Python 3.12 and later warn of forks beside threads. The child runs none of their code.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -118,22 +158,26 @@ def _fork(answer: Callable[[Any], Any], seconds: float) -> tuple[int, Connection
         here.close()
         _serve(there, answer, seconds)
     there.close()
-    return pid, here
+    return _Fork(pid)
+
+
+def _greet(connection: Connection, answer: Callable[[Any], Any], seconds: float) -> None:
+    connection.send(None)
+    _serve(connection, answer, seconds)
 
 
 def _serve(connection: Connection, answer: Callable[[Any], Any], seconds: float) -> None:
     """Answer until the owner is gone; does not return."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the owner's
-        for name in FATAL_SIGNALS:
+        for name in filter(partial(hasattr, signal), FATAL_SIGNALS):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
         torch.set_num_threads(1)  # threads do not survive a fork, and waiting for them would last for ever
         while True:
             request = connection.recv()
-            # The alarm's default action is the kernel's: it ends the process whatever that is doing.
-            signal.setitimer(signal.ITIMER_REAL, seconds + GRACE_SECONDS)
+            _set_alarm(seconds + GRACE_SECONDS)
             reply = _reply(answer, request)
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            _set_alarm(0)
             connection.send(reply)
     except (EOFError, OSError):
         pass
@@ -148,20 +192,23 @@ def _reply(answer: Callable[[Any], Any], request: Any) -> tuple[bool, Any]:
         return False, ExceptionWithTraceback(error, error.__traceback__)
 
 
-def _end(owner: int, pid: int, connection: Connection) -> str:
+def _set_alarm(seconds: float) -> None:
+    """The alarm's default action is the kernel's: it ends the process whatever that is doing."""
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _end(owner: int, child: BaseProcess | _Fork, connection: Connection) -> str:
     """Kill and bury a child; says how it ended."""
     connection.close()
     if os.getpid() != owner:  # a fork of the owner has a copy of the object, but no child
         return ""
-    os.kill(pid, signal.SIGKILL)  # a child that is ending by itself keeps its own status
-    last = time.monotonic() + BURIAL_SECONDS
-    while time.monotonic() < last:
-        try:
-            done, status = os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:  # somebody else has asked for its status
-            return ""
-        if done:
-            code = os.waitstatus_to_exitcode(status)
-            return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        time.sleep(0.001)
-    return "cannot be ended"
+    child.kill()  # a child that is ending by itself keeps its own status
+    try:
+        child.join(BURIAL_SECONDS)
+    except ChildProcessError:  # somebody else has asked for its status
+        return ""
+    code = child.exitcode
+    if code is None:
+        return "cannot be ended"
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

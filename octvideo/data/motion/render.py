@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .states import MotionStates
+from octvideo.data.motion.states import MotionStates
 
 __all__ = ["render_frames"]
 

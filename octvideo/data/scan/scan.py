@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing.connection import wait
 from pathlib import Path
 
 import av
@@ -32,7 +31,8 @@ from octvideo.data.scan.manifest import (
     file_state,
     write_manifest,
 )
-from octvideo.data.watchdog import ProcessDiedError, TimedOutError, TimedProcess
+from octvideo.data.timed_pool import answer_each
+from octvideo.data.watchdog import ProcessDiedError, TimedOutError
 
 __all__ = ["scan_file", "scan_videos"]
 
@@ -85,8 +85,8 @@ def _complete(
     done = len(names) - len(waiting)
     progress(done, len(names))
     with open(target, "ab", buffering=0) as file:
-        for entry in _scan_all(waiting, num_workers, timeout_seconds):
-            append_entry(file, entry)
+        for path, answer in answer_each(waiting, scan_file, num_workers, timeout_seconds):
+            append_entry(file, _entry(path, answer, timeout_seconds))
             done += 1
             progress(done, len(names))
     result = Manifest(target)
@@ -101,33 +101,15 @@ def _is_stale(entry: ManifestEntry, timeout_seconds: float) -> bool:
     return entry.status == "crashed" or had_less_time or not entry.fits()
 
 
-def _scan_all(names: Sequence[str], num_workers: int, timeout_seconds: float) -> Iterator[ManifestEntry]:
-    """Entries as they come from the workers."""
-    waiting = list(reversed(names))
-    idle = [TimedProcess(scan_file, timeout_seconds) for _ in range(min(num_workers, len(names)))]
-    busy: dict[TimedProcess, str] = {}
-    while waiting or busy:
-        while waiting and idle:
-            worker = idle.pop()
-            busy[worker] = waiting.pop()
-            worker.send(busy[worker])
-        first = min(worker.deadline for worker in busy)
-        ready = wait([worker.connection for worker in busy], timeout=max(first - time.monotonic(), 0))
-        for worker in list(busy):
-            if worker.connection in ready or worker.deadline <= time.monotonic():
-                yield _receive(worker, busy.pop(worker))
-                idle.append(worker)
-
-
-def _receive(worker: TimedProcess, name: str) -> ManifestEntry:
-    try:
-        return worker.receive()
-    except TimedOutError as error:
-        return ManifestEntry(name, "timed out", str(error), *file_state(name), seconds=worker.seconds)
-    except ProcessDiedError as error:
-        return ManifestEntry(name, "crashed", f"the process that decoded it {error}", *file_state(name))
-    except Exception as error:  # whatever a library raises for one file, the others are scanned
-        return ManifestEntry(name, "crashed", f"{type(error).__name__}: {error}", *file_state(name))
+def _entry(path: str, answer: ManifestEntry | Exception, timeout_seconds: float) -> ManifestEntry:
+    """What the manifest says of a file for which its process gave an entry, or an error came."""
+    if isinstance(answer, ManifestEntry):
+        return answer
+    if isinstance(answer, TimedOutError):
+        return ManifestEntry(path, "timed out", str(answer), *file_state(path), seconds=timeout_seconds)
+    died = isinstance(answer, ProcessDiedError)
+    reason = f"the process that decoded it {answer}" if died else f"{type(answer).__name__}: {answer}"
+    return ManifestEntry(path, "crashed", reason, *file_state(path))
 
 
 def scan_file(path: str) -> ManifestEntry:

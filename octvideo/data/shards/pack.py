@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import torch
 
@@ -17,8 +17,9 @@ from octvideo.data.annotations import Annotations, read_annotations
 from octvideo.data.shards.address import require_webdataset
 from octvideo.data.shards.encode import check_encoder
 from octvideo.data.shards.index import INDEX_FILE, Shard, ShardIndex, parse_index
-from octvideo.data.shards.journal import Journal, Part, check_settings, replace_file
-from octvideo.data.shards.workers import PackedVideo, Recipe, pack_each
+from octvideo.data.shards.journal import Journal, Part, check_settings
+from octvideo.data.shards.workers import ListedVideo, PackedVideo, Recipe, pack_each
+from octvideo.files import replace_file
 
 __all__ = ["UNREADABLE_FILE", "pack_videos"]
 
@@ -39,16 +40,7 @@ class _Hashed:
         return self.file.write(content)
 
 
-class _Video(NamedTuple):
-    """One line of the list: its key in the shard, its path as the index tells it, its class."""
-
-    key: str
-    file: str
-    path: str
-    label: int
-
-
-_Result = tuple[_Video, PackedVideo | str]
+_Result = tuple[ListedVideo, PackedVideo | str]
 
 
 def pack_videos(
@@ -63,6 +55,7 @@ def pack_videos(
     copy: bool = False,
     shard_size: int = 256,
     num_workers: int | None = None,
+    timeout_seconds: float = 1800.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ShardIndex:
     """Pack videos into tar shards; the same call again goes on where it was broken off.
@@ -81,6 +74,7 @@ def pack_videos(
         copy: take the files as they are; short_side, gop and quality play no role then.
         shard_size: videos of a shard.
         num_workers: processes that encode; 0 encodes in the main one, None takes one for each core.
+        timeout_seconds: a video that takes longer is one that cannot be read; the main process has no such limit.
         progress: called with the number of videos that are done and of all.
 
     Returns:
@@ -93,6 +87,8 @@ def pack_videos(
     """
     num_workers = (os.cpu_count() or 1) if num_workers is None else num_workers
     recipe = Recipe(short_side, gop, quality, copy)
+    if timeout_seconds <= 0:
+        raise ValueError(f"timeout_seconds should be positive, but it is {timeout_seconds:g}.")
     _check_arguments(**asdict(recipe), shard_size=shard_size, num_workers=num_workers)
     require_webdataset()
     if not copy:
@@ -107,8 +103,7 @@ def pack_videos(
         check_settings(folder, index.packed_with, made)
         return index
     journal = Journal(folder, made)
-    todo = videos[journal.num_done :]
-    packed = zip(todo, pack_each([video.file for video in todo], recipe, num_workers), strict=True)
+    packed = pack_each(videos[journal.num_done :], recipe, num_workers, timeout_seconds)
     results = _counted(packed, journal.num_done, len(videos), progress)
     prefix = re.sub("[^A-Za-z0-9_]+", "_", Path(source).resolve().stem) or "videos"
     while part := _write_part(folder / f"{prefix}-{len(journal.shards):06d}.tar", results, shard_size):
@@ -124,18 +119,18 @@ def _check_arguments(**values: int) -> None:
         raise ValueError(f"quality should be at most {MOST_QUALITY}, but it is {values['quality']}.")
 
 
-def _shuffled(annotations: Annotations, base: Path) -> list[_Video]:
+def _shuffled(annotations: Annotations, base: Path) -> list[ListedVideo]:
     order = torch.randperm(len(annotations), generator=torch.Generator().manual_seed(0)).tolist()
     videos = []
     for index in order:
         record = annotations.records[index]
         path = Path(os.path.relpath(record.path, base if base.is_dir() else base.parent))
         shown = record.path if ".." in path.parts else path.as_posix()
-        videos.append(_Video(f"{index:08d}", record.path, shown, record.label))
+        videos.append(ListedVideo(f"{index:08d}", record.path, shown, record.label))
     return videos
 
 
-def _digest(videos: Sequence[_Video], class_names: Sequence[str]) -> str:
+def _digest(videos: Sequence[ListedVideo], class_names: Sequence[str]) -> str:
     """What tells this list from others, wherever it lies."""
     text = json.dumps([[(video.key, video.path, video.label) for video in videos], list(class_names)])
     return hashlib.sha256(text.encode()).hexdigest()
@@ -157,7 +152,7 @@ def _write_part(path: Path, results: Iterator[_Result], size: int) -> Part | Non
     first = next(results, None)
     if first is None:
         return None
-    good: list[_Video] = []
+    good: list[ListedVideo] = []
     bad: list[tuple[str, str]] = []
     with replace_file(path) as file:
         hashed = _Hashed(file)
@@ -178,7 +173,7 @@ def _write_part(path: Path, results: Iterator[_Result], size: int) -> Part | Non
     return Part(shard, len(good) + len(bad), bad)
 
 
-def _members(video: _Video, packed: PackedVideo) -> dict[str, Any]:
+def _members(video: ListedVideo, packed: PackedVideo) -> dict[str, Any]:
     facts = json.dumps({"path": video.path} | packed.facts).encode()
     return {"__key__": video.key, packed.ending: packed.content, "cls": b"%d" % video.label, "json": facts}
 

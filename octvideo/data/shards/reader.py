@@ -113,7 +113,7 @@ def _check_header(url: str, header: tarfile.TarInfo) -> None:
     parts = header.name.replace("\\", "/").split("/")
     if ".." in parts or parts[0] == "" or parts[0].endswith(":") or "\0" in header.name:
         raise ShardError(f"{where}: names a place outside of the shard. {_WAY_OUT}")
-    limit = MAX_TEXT_BYTES if header.name.endswith(TEXT_ENDINGS) else MAX_VIDEO_BYTES
+    limit = MAX_TEXT_BYTES if header.name.lower().endswith(TEXT_ENDINGS) else MAX_VIDEO_BYTES
     if header.size > limit:
         raise ShardError(f"{where}: declares {header.size} bytes; {limit} is the most. {_WAY_OUT}")
 
@@ -123,6 +123,8 @@ def _contents(url: str, key: str, members: Iterator[_Member]) -> dict[str, bytes
     for member in members:
         if member.ending in contents:
             raise ShardError(f"{url}, member {key}.{member.ending}: comes twice. {_WAY_OUT}")
+        if member.ending in VIDEO_ENDINGS and not contents.keys().isdisjoint(VIDEO_ENDINGS):
+            raise ShardError(f"{url}, member {key}: should have one video, but has more. {_WAY_OUT}")
         if member.ending in TEXT_ENDINGS or member.ending in VIDEO_ENDINGS:
             contents[member.ending] = member.read()
     return contents
@@ -143,7 +145,7 @@ def parse_video(url: str, shard: Shard, number: int, contents: Mapping[str, byte
     where = f"{url}, member {shard.keys[number]}"
     videos = [ending for ending in contents if ending in VIDEO_ENDINGS]
     if len(videos) != 1:
-        raise ShardError(f"{where}: should have one video, but has {len(videos)}. {_WAY_OUT}")
+        raise ShardError(f"{where}: should have one video, but has {len(videos) or 'none'}. {_WAY_OUT}")
     label = contents.get("cls", b"")
     if label.strip() != b"%d" % shard.labels[number]:
         raise ShardError(

@@ -1,27 +1,23 @@
-"""Processes that read and encode videos for shards; a video that kills its process costs only itself."""
+"""Processes that read and encode videos for shards; a video that hangs or kills its process costs only itself."""
 
 import os
-import signal
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_all_start_methods, get_context, parent_process
+from functools import partial
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
-from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 
 from octvideo.data.probe import VideoBytes, VideoDecodeError, probe_video
 from octvideo.data.shards.encode import encode_video
 from octvideo.data.shards.reader import MAX_VIDEO_BYTES
+from octvideo.data.timed_pool import answer_each
+from octvideo.data.watchdog import ProcessDiedError, TimedOutError
 
-__all__ = ["PackedVideo", "Recipe", "pack_each"]
-
-VIDEOS_AHEAD = 4  # for each process
-KILLED = "the process that read it was killed: FFmpeg failed, or memory ran out"
+__all__ = ["ListedVideo", "PackedVideo", "Recipe", "pack_each"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +28,22 @@ class Recipe:
     gop: int
     quality: int
     copy: bool
+
+
+class ListedVideo(NamedTuple):
+    """One line of the list.
+
+    Args:
+        key: of its members in the shard.
+        file: to read.
+        path: as the index tells it.
+        label: its class.
+    """
+
+    key: str
+    file: str
+    path: str
+    label: int
 
 
 @dataclass(frozen=True)
@@ -49,67 +61,44 @@ class PackedVideo:
     facts: dict[str, Any]
 
 
-def pack_each(paths: Sequence[str], recipe: Recipe, num_workers: int) -> Iterator[PackedVideo | str]:
-    """Pack videos, in order; in place of one that cannot be read comes the reason.
+def pack_each(
+    videos: Sequence[ListedVideo], recipe: Recipe, num_workers: int, seconds: float
+) -> Iterator[tuple[ListedVideo, PackedVideo | str]]:
+    """Pack videos, in order: each with what goes into the shard or, where it cannot be read, with the reason.
 
     Args:
-        paths: files.
+        videos: what to pack.
         recipe: what becomes of each.
-        num_workers: processes; 0 works in this one.
+        num_workers: processes; 0 works in this one, which nothing ends when a file hangs.
+        seconds: time limit of a video.
     """
+    pack = partial(_pack, recipe)
     if num_workers == 0:
-        yield from (_pack(path, recipe) for path in paths)
+        yield from ((video, pack(video)) for video in videos)
         return
-    todo = deque(paths)
-    while todo:
-        with _processes(num_workers) as executor:
-            begun: deque[tuple[str, Future[PackedVideo | str]]] = deque()
-            try:
-                while todo or begun:
-                    while todo and len(begun) < VIDEOS_AHEAD * num_workers:
-                        begun.append((path := todo.popleft(), executor.submit(_pack, path, recipe)))
-                    yield begun[0][1].result()
-                    begun.popleft()
-            except BrokenProcessPool:
-                # One of those that were begun did it: each gets a process of its own.
-                yield from (_pack_alone(path, recipe) for path, _ in begun)
-            finally:
-                executor.shutdown(cancel_futures=True)
+    for video, packed in answer_each(videos, pack, num_workers, seconds, in_order=True, context=_context()):
+        if isinstance(packed, TimedOutError):
+            yield video, f"it {packed}. Pack into another folder with more time (timeout_seconds)"
+        elif isinstance(packed, ProcessDiedError):
+            yield video, f"the process that read it {packed}"
+        elif isinstance(packed, Exception):
+            raise packed
+        else:
+            yield video, packed
 
 
-def _processes(number: int) -> ProcessPoolExecutor:
+def _context() -> BaseContext:
     """Processes that share one server's imports, which take seconds; it has no threads, and so it may fork."""
     if "forkserver" not in get_all_start_methods():  # Windows
-        return ProcessPoolExecutor(number, mp_context=get_context("spawn"), initializer=_begin)
+        return get_context("spawn")
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    return ProcessPoolExecutor(number, mp_context=context, initializer=_begin)
+    return context
 
 
-def _begin() -> None:
-    """An interrupt is the parent's to handle, and its death is this process's end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _pack_alone(path: str, recipe: Recipe) -> PackedVideo | str:
-    with _processes(1) as executor:
-        try:
-            return executor.submit(_pack, path, recipe).result()
-        except BrokenProcessPool:
-            return KILLED
-
-
-def _pack(path: str, recipe: Recipe) -> PackedVideo | str:
+def _pack(recipe: Recipe, video: ListedVideo) -> PackedVideo | str:
     try:
-        return _copy(path) if recipe.copy else _encode(path, recipe)
+        return _copy(video.file) if recipe.copy else _encode(video.file, recipe)
     except (VideoDecodeError, av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
         return " ".join(str(error).split()) or type(error).__name__
 

@@ -52,9 +52,10 @@ MEMBERS = {
     "fifo": ([(header("k.mp4", tarfile.FIFOTYPE), b"")], r"member 'k.mp4': is a link, a device or the like"),
     "sparse": ([(SPARSE, b"")], r"member 'k.mp4': is a link, a device or the like|breaks off or is no tar"),
     "long class": ([("k.cls", b"0" * 70_000)], r"member 'k.cls': declares 70000 bytes; 65536 is the most"),
+    "long facts": ([("k.JSON", b"0" * 70_000)], r"member 'k.JSON': declares 70000 bytes; 65536 is the most"),
     "twice": ([("k.mp4", b"x"), ("k.mp4", b"y")], r"member k.mp4: comes twice"),
-    "two videos": ([("k.cls", b"0"), ("k.mp4", b"x"), ("k.avi", b"y")], r"member k: should have one video, but has 2"),
-    "no video": ([("k.cls", b"0")], r"member k: should have one video, but has 0"),
+    "two videos": ([("k.cls", b"0"), ("k.mp4", b"x"), ("k.avi", b"y")], r"k: should have one video, but has more"),
+    "no video": ([("k.cls", b"0")], r"member k: should have one video, but has none"),
     "no name": ([("k", b"0")], r"member 'k': should be named KEY.ENDING"),
     "no class": ([("k.mp4", b"x")], r"member k.cls: should be class 0, as the index says, but is b''"),
     "class out of range": ([("k.cls", b"7"), ("k.mp4", b"x")], r"member k.cls: should be class 0.*but is b'7'"),
@@ -133,6 +134,19 @@ def test_lies_about_sizes_cost_no_memory(tmp_path, shard_writer, name):
     tracemalloc.start()
     try:
         with pytest.raises(ShardError, match=message):
+            read_all(folder)
+        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_second_video_is_refused_before_it_is_read(tmp_path, shard_writer):
+    endings = ("mp4", "avi", "mkv", "webm", "mov", "mpg")
+    members = [("k.cls", b"0"), *((f"k.{ending}", bytes(20_000_000)) for ending in endings)]
+    folder = shard_writer(tmp_path / "shards", members, ["k"])
+    tracemalloc.start()
+    try:
+        with pytest.raises(ShardError, match=r"member k: should have one video, but has more. Take it out"):
             read_all(folder)
         assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
     finally:

@@ -1,7 +1,6 @@
 """Packing: every video once, whole shards only, what cannot be read listed, and a call that goes on."""
 
 import csv
-import errno
 import hashlib
 import json
 import os
@@ -18,9 +17,9 @@ from octvideo.cli import main
 from octvideo.data import decode_frames, read_annotations
 from octvideo.data.probe import VideoBytes
 from octvideo.data.shards import open_shards, pack_videos
-from octvideo.data.shards.journal import replace_file
-from octvideo.data.shards.workers import KILLED, PackedVideo, Recipe, pack_each
+from octvideo.data.shards.workers import ListedVideo, PackedVideo, Recipe, pack_each
 
+COPY = Recipe(256, 16, 23, copy=True)
 SMALL = {"shard_size": 3, "num_workers": 0, "gop": 8}
 DEADLINE_SECONDS = 60
 
@@ -174,12 +173,50 @@ class Deadly(str):
         return os._exit, (1,)
 
 
-def test_a_video_that_kills_its_process_costs_only_itself(painted_set):
-    paths = [str(painted_set / "bend/clip 0.mp4"), Deadly("deadly.mp4"), str(painted_set / "wave/clip 1.mp4")]
-    first, second, third = pack_each(paths, Recipe(256, 16, 23, copy=True), num_workers=1)
-    assert isinstance(first, PackedVideo)
-    assert second == KILLED
-    assert isinstance(third, PackedVideo)
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_video_that_kills_its_process_costs_only_itself(painted_set, num_workers):
+    """More videos than are begun at a time, and a consumer that is slower than the processes."""
+    lines = (painted_set / "list.txt").read_text().splitlines() * 2
+    files = [str(painted_set / line.rsplit(" ", 1)[0]) for line in lines]
+    files[1] = Deadly(files[1])
+    videos = [ListedVideo(str(key), file, "path", 0) for key, file in enumerate(files)]
+    found = []
+    for video, packed in pack_each(videos, COPY, num_workers, DEADLINE_SECONDS):
+        found.append((video.key, packed.facts["num_frames"] if isinstance(packed, PackedVideo) else packed))
+        time.sleep(0.2)
+    expected = [(str(key), 20 + key % 8) for key in range(16)]
+    expected[1] = ("1", "the process that read it ended with exit code 1")
+    assert found == expected
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_any_number_of_processes_writes_the_same_bytes(painted_set, packed_set, tmp_path, num_workers):
+    pack_videos(painted_set / "list.txt", tmp_path, **SMALL | {"num_workers": num_workers})
+    assert contents(tmp_path) == contents(packed_set)
+
+
+class Stuck(str):
+    """A path that holds up the process that it comes to."""
+
+    def __reduce__(self):
+        return time.sleep, (3600,)
+
+
+def test_a_video_that_hangs_is_left_out(painted_set, tmp_path, monkeypatch):
+    def listed(key, file, path, label):
+        return ListedVideo(key, Stuck(file) if path == "wave/clip 3.mp4" else file, path, label)
+
+    monkeypatch.setattr("octvideo.data.shards.pack.ListedVideo", listed)
+    start = time.monotonic()
+    index = pack_videos(painted_set / "list.txt", tmp_path / "out", num_workers=2, timeout_seconds=2)
+    assert time.monotonic() - start < DEADLINE_SECONDS
+    assert (len(index), index.packed_with["num_unreadable"]) == (7, 1)
+    with open(tmp_path / "out" / "unreadable.csv", newline="") as file:
+        [row] = csv.DictReader(file)
+    assert row == {
+        "path": "wave/clip 3.mp4",
+        "reason": "it took more than 2 s and was stopped. Pack into another folder with more time (timeout_seconds)",
+    }
 
 
 def test_other_settings_and_other_files_are_not_mixed(painted_set, packed_set, tmp_path):
@@ -200,22 +237,13 @@ def test_other_settings_and_other_files_are_not_mixed(painted_set, packed_set, t
         ({"quality": 52}, "quality should be at most 51, but it is 52"),
         ({"shard_size": 0}, "shard_size should be at least 1"),
         ({"num_workers": -1}, "num_workers should be at least 0"),
+        ({"timeout_seconds": 0}, "timeout_seconds should be positive, but it is 0"),
     ],
 )
 def test_settings_are_checked_first(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         pack_videos("gone.txt", tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_full_disk_is_one_error_that_names_the_file(tmp_path, monkeypatch):
-    def full(number):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("octvideo.data.shards.journal.os.fsync", full)
-    with pytest.raises(OSError, match=r"No space left on device: .*a.tar'"), replace_file(tmp_path / "a.tar") as file:
-        file.write(b"x")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command(painted_set, packed_set, tmp_path, capsys):
