@@ -128,6 +128,10 @@ def test_a_smaller_map_read_beside_the_input(factors, kind):
             (378, 54, 7),
             (3, 30, 1),
             (70, 30, 33),
+            # Padded as one, not alone.
+            (108, 28, 20),
+            (58, 30, 20),
+            (140, 60, 20),
         ],
     )
     for size, (own, of_low, out_channels) in itertools.product(sizes, channels):
