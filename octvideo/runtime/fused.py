@@ -77,10 +77,11 @@ class FusedConv(nn.Module):
     def __init__(self, conv: Any, relu: bool) -> None:
         super().__init__()
         self.relu, self.in_place, self.joins = relu, False, False
-        self.in_channels, self.in_high, self.in_low = conv.in_channels, conv.in_high, conv.in_low
+        self.map_channels = conv.in_channels
         self.window: Window | None = None
         if is_narrow(conv):
-            conv, self.window = unfolded(conv)
+            conv, self.window = unfolded(conv)  # whose channels are more than the map's
+        self.in_high, self.in_low = conv.in_high, conv.in_low
         self.strides = tuple(conv.stride)
         self.factors = _factors(conv)
         # On octave axes only the poolings move.
@@ -148,8 +149,8 @@ class FusedConv(nn.Module):
         """The kernels believe what they are told of a map: it must be true."""
         if isinstance(x, OctPair):
             check_pair(x, self.in_high, self.in_low, self.factors)
-        elif self.in_low or x.dim() != len(self.factors) + 2 or x.shape[1] != self.in_channels:
-            wanted = f"a pair with {self.in_low} low channels" if self.in_low else f"{self.in_channels} channels"
+        elif self.in_low or x.dim() != len(self.factors) + 2 or x.shape[1] != self.map_channels:
+            wanted = f"a pair with {self.in_low} low channels" if self.in_low else f"{self.map_channels} channels"
             raise ValueError(f"the convolution takes {wanted} and {len(self.factors)} axes; got {tuple(x.shape)}")
 
     def _pools(self, source: int, target: int) -> list[tuple[int, ...]]:
@@ -266,7 +267,7 @@ class FusedConv(nn.Module):
         return self.with_low[targets]
 
     def _is_tiled(self) -> bool:
-        return self.groups == 1 and tiles_take(self.weight.dtype, self.in_channels, self.moves)
+        return self.groups == 1 and tiles_take(self.weight.dtype, self.in_high + self.in_low, self.moves)
 
     def _uses_matrices(self, targets: tuple[int, ...]) -> bool:
         """The same for all paths to some parts of the output, one of which may go on within another."""
