@@ -84,7 +84,7 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
 
     Raises:
         TypeError: the model is no module, or dtype is no floating type.
-        ValueError: the model is fast already, or it does not run on the example.
+        ValueError: the model is fast already, it does not run on the example, or it returns no tensors.
 
     Example:
         >>> import torch
@@ -129,6 +129,12 @@ def _outputs(network: nn.Module, example: Any) -> tuple[list[Any], Any]:
     except Exception as error:
         shapes = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors)
         raise ValueError(f"{type(network).__name__} does not run on the example ({shapes}): {error}") from error
+    if not any(isinstance(e, Tensor) for e in expected):
+        kinds = " and ".join(sorted({type(e).__name__ for e in expected})) or "nothing"
+        raise ValueError(
+            "the network must return tensors, alone or in tuples, lists, dicts; "
+            f"{type(network).__name__} returned {kinds}"
+        )
     telling = _telling(example)
     if telling is example:
         return expected, example
