@@ -139,15 +139,11 @@ class _WithPooled(Function):
 
 def _joined(high: Tensor, low: Tensor | None, factors: Sequence[int]) -> Tensor:
     """`torch.cat([avg_pool(high, factors), low], 1)`."""
-    if not _kernels_take(high, high if low is None else low):
-        pooled = avg_pool(high, factors)
-        return pooled if low is None else torch.cat([pooled, low], 1)
-    channels, size = high.shape[1], low_size(high.shape[2:], factors)
-    joined = kernels.empty_map(high.shape[0], channels + (0 if low is None else low.shape[1]), size, high.dtype)
-    kernels.pool(high, joined[:, :channels], factors)
-    if low is not None:
-        kernels.pool(low, joined[:, channels:], [1] * len(factors))  # copies
-    return joined
+    lows = [] if low is None else [low]
+    if _kernels_take(high, *lows):
+        return kernels.join((high, factors), *((x, [1] * len(factors)) for x in lows))
+    pooled = avg_pool(high, factors)
+    return torch.cat([pooled, *lows], 1) if lows else pooled
 
 
 def _add_shares(high: Tensor, low: Tensor, factors: Sequence[int]) -> Tensor:
