@@ -36,7 +36,8 @@
 typedef uint16_t Part; /* of a number, a bfloat16 */
 
 /* True where matrices take less time than vectors: with float32 where each number that is split meets enough weights, and what
-   is gathered stays in the cache. */
+   is gathered stays in the cache. It is asked before any map is there: of a strip too large to be copied (MOST_COPIED), which
+   the map's size decides, it knows nothing. */
 Int matrices_pay(Int channels, Int out_channels, Int taps, Int copies) {
     if (PARTS == 1) return 1;
     const Int depth = channels * taps;
