@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from octvideo import kernels
 from octvideo.layers.channels import Segments, join
-from octvideo.layers.resize import avg_pool, cell_sizes, low_size, sum_cells, upsample
+from octvideo.layers.resize import avg_pool, cell_sizes, factors_between, low_size, sum_cells, upsample
 
 # Given both size and factors, torch repeats exactly and crops as it writes. ONNX's exporter takes the factors alone.
 _UPSAMPLE: dict[int, Callable[..., Tensor]] = {
@@ -39,7 +39,7 @@ def add_upsampled(high: Tensor, low: Tensor) -> Tensor:
     if _trains_eagerly():
         return _AddUpsampled.apply(high, low)
     if _kernels_take(high, low):
-        return kernels.add_upsampled(high, low, _factors(high, low))
+        return kernels.add_upsampled(high, low, factors_between(high.shape[2:], low.shape[2:]))
     return high + upsample(low, high.shape[2:])
 
 
@@ -78,7 +78,7 @@ class _AddUpsampled(Function):
 
     @staticmethod
     def forward(high: Tensor, low: Tensor) -> Tensor:
-        factors = _factors(high, low)
+        factors = factors_between(high.shape[2:], low.shape[2:])
         if _kernels_take(high, low):
             return kernels.add_upsampled(high, low, factors)
         raised = _UPSAMPLE[len(factors)](low, high.shape[2:], *map(float, factors))
@@ -87,7 +87,7 @@ class _AddUpsampled(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         high, low = inputs
-        ctx.factors = _factors(high, low)
+        ctx.factors = factors_between(high.shape[2:], low.shape[2:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,7 +176,3 @@ def _is_made_smaller(high: Tensor, factors: Sequence[int]) -> bool:
 def _trains_eagerly() -> bool:
     """True where autograd runs torch's kernels one by one; a compiler fuses them itself, and takes no `jvp`."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
-
-
-def _factors(high: Tensor, low: Tensor) -> tuple[int, ...]:
-    return tuple(1 if h == n else 2 for h, n in zip(high.shape[2:], low.shape[2:], strict=True))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from octvideo.layers import OctPair, upsample
 from octvideo.layers.channels import HIGH, LOW, Segments, count, take
-from octvideo.layers.functional import columns, is_depthwise
+from octvideo.layers.functional import columns, is_depthwise, path_runs
 from octvideo.layers.pair import check_pair, empty_low
 from octvideo.layers.resize import avg_pool, low_size
 from octvideo.runtime import passes
@@ -26,7 +26,6 @@ MOST_POOLED_AFTER = {torch.float32: 0, torch.bfloat16: 48}
 Path = TiledConv | OneDnnConv
 Input = tuple[tuple[int, ...], Tensor]
 """Parts of a pair, and what a convolution reads of them."""
-EXCHANGE = {(HIGH, LOW): "high_to_low", (LOW, HIGH): "low_to_high"}
 
 
 class _JoinedPair(OctPair):
@@ -309,10 +308,7 @@ class FusedConv(nn.Module):
     def _sources(self, target: int) -> list[int]:
         """The parts of the input that one part of the output reads."""
         channels = self.in_high, self.in_low
-        return [source for source in (LOW, HIGH) if channels[source] and self._has_path(source, target)]
-
-    def _has_path(self, source: int, target: int) -> bool:
-        return source == target or (not self.depthwise and self.exchange in ("both", EXCHANGE[source, target]))
+        return [s for s in (LOW, HIGH) if channels[s] and path_runs(s, target, self.exchange, self.depthwise)]
 
     def _joined(self, pair: OctPair) -> Tensor:
         """What the low output reads, the low part before the high one, at the size of the low output."""

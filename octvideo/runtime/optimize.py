@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from octvideo.convert.trace import trace
+from octvideo.kernels import LAYOUTS
 from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, OctPair, to_channels_last
 from octvideo.layers.conv import dense_kind
 from octvideo.runtime.fusion import fuse
@@ -199,7 +200,7 @@ def channels_last(x: Any, spared_channels: int = 0) -> Any:
         return [channels_last(item, spared_channels) for item in x]
     if isinstance(x, Tensor) and x.dim() > 1 and x.shape[1] <= spared_channels:
         return x
-    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim()) if isinstance(x, Tensor) else None
+    layout = LAYOUTS.get(x.dim()) if isinstance(x, Tensor) else None
     return x if layout is None else x.contiguous(memory_format=layout)
 
 
