@@ -18,6 +18,7 @@ from octvideo.layers import recompute_pooled, to_channels_last
 from octvideo.models import build_model
 from octvideo.models.build import chosen_size, default_num_classes
 from octvideo.runtime import keep_freed_memory, optimize
+from octvideo.runtime.optimize import channels_last
 
 PEERS = ("peer", "peer_compiled")
 VARIANTS = ("eager", "channels_last", "fast", "lean", "compiled", *PEERS)
@@ -170,8 +171,7 @@ def _training(variant: str, network: nn.Module, clips: Tensor, dtype: torch.dtyp
 
 
 def _in_channels_last(network: nn.Module, clips: Tensor) -> tuple[nn.Module, Tensor]:
-    layout = torch.channels_last_3d if clips.dim() == 5 else torch.channels_last
-    return to_channels_last(network), clips.contiguous(memory_format=layout)
+    return to_channels_last(network), channels_last(clips)
 
 
 class _Autocast(nn.Module):

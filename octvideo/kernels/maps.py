@@ -14,15 +14,21 @@ LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 """Channels-last memory of an image and of a clip, by their number of axes."""
 
 
-def takes(*maps: Tensor) -> bool:
-    """True for maps that lie on a CPU channels-last, in a type for which the kernels have been compiled."""
+def knows(*maps: Tensor) -> bool:
+    """True for images or clips on a CPU in one type, for which the kernels have been compiled, however they lie."""
     dtype = maps[0].dtype
-    return (
-        dtype in DEFINITIONS
-        and all(m.dtype == dtype and m.device.type == "cpu" and m.dim() in LAYOUTS for m in maps)
-        and all(m.is_contiguous(memory_format=LAYOUTS[m.dim()]) for m in maps)
-        and library(dtype) is not None
-    )
+    of_one_kind = all(m.dtype == dtype and m.device.type == "cpu" and m.dim() in LAYOUTS for m in maps)
+    return of_one_kind and dtype in DEFINITIONS and library(dtype) is not None
+
+
+def takes(*maps: Tensor) -> bool:
+    """True for maps that the kernels know and that lie channels-last."""
+    return all(_is_channels_last(m) for m in maps) and knows(*maps)  # which compiles, if nothing else is in the way
+
+
+def takes_rows(x: Tensor) -> bool:
+    """True for a map, or some channels of a wider one, that the kernels know and that lies channels-last."""
+    return row_step(x) is not None and knows(x)
 
 
 def empty_map(batch: int, channels: int, size: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -32,10 +38,10 @@ def empty_map(batch: int, channels: int, size: Sequence[int], dtype: torch.dtype
 
 def row_step(x: Tensor) -> int | None:
     """Elements from one place of a map to the next, where its channels lie side by side and its places in rows."""
-    if x.is_contiguous(memory_format=LAYOUTS[x.dim()]):  # which is the quickest to tell
+    if _is_channels_last(x):  # which is the quickest to tell
         return x.shape[1]
     shape, strides = x.shape, x.stride()
-    if strides[1] != 1 and shape[1] > 1:
+    if x.dim() not in LAYOUTS or (strides[1] != 1 and shape[1] > 1):
         return None
     step, places = None, 1
     for axis in (*range(x.dim() - 1, 1, -1), 0):
@@ -45,6 +51,10 @@ def row_step(x: Tensor) -> int | None:
                 return None
             places *= shape[axis]
     return shape[1] if step is None else step
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.dim() in LAYOUTS and x.is_contiguous(memory_format=LAYOUTS[x.dim()])
 
 
 def size_of(x: Tensor) -> ctypes.Array[ctypes.c_int64]:

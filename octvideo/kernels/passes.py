@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from octvideo.kernels.library import library, three
-from octvideo.kernels.maps import row_step, size_of
+from octvideo.kernels.maps import empty_map, row_step, size_of
 
 
 def pool(high: Tensor, pooled: Tensor, factors: Sequence[int], sums: bool = False) -> None:
@@ -49,10 +49,37 @@ def add_upsampled(high: Tensor, low: Tensor, factors: Sequence[int], means: bool
     return out
 
 
+def join(*parts: tuple[Tensor, Sequence[int]]) -> Tensor:
+    """A new map of the channels of several, side by side in their order, each pooled by its factors as by `pool`.
+
+    Args:
+        parts: map, which the kernels take, and factors; one whose factors are all 1 is copied, and may be any.
+
+    Shape:
+        (N, C_i, *size_i), with one ceil(size_i / factors_i) for all -> (N, sum of C_i, *ceil(size_i / factors_i)).
+
+    Raises:
+        ValueError: sizes or types differ, or a factor is neither 1 nor 2.
+    """
+    first, factors = parts[0]
+    joined = empty_map(first.shape[0], sum(x.shape[1] for x, _ in parts), _low_size(first, factors), first.dtype)
+    for (x, factors), room in zip(parts, joined.split([x.shape[1] for x, _ in parts], 1), strict=True):
+        _check_low("joined", room, x, factors)
+        if max(factors) > 1:
+            pool(x, room, factors)
+        else:
+            room.copy_(x)
+    return joined
+
+
+def _low_size(high: Tensor, factors: Sequence[int]) -> tuple[int, ...]:
+    return tuple(-(-n // f) for n, f in zip(high.shape[2:], factors, strict=True))
+
+
 def _check_low(name: str, low: Tensor, high: Tensor, factors: Sequence[int]) -> None:
     if not set(factors) <= {1, 2}:
         raise ValueError(f"factors must be 1 or 2; got {tuple(factors)}")
-    shape = (*high.shape[:2], *(-(-n // f) for n, f in zip(high.shape[2:], factors, strict=True)))
+    shape = (*high.shape[:2], *_low_size(high, factors))
     if tuple(low.shape) != shape or low.dtype != high.dtype or row_step(low) is None:
         raise ValueError(
             f"{name} must be a channels-last map of shape {shape} and {high.dtype}, one cell of {tuple(factors)} an "

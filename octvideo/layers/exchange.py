@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from octvideo import kernels
 from octvideo.layers.channels import Segments, join
-from octvideo.layers.resize import avg_pool, cell_sizes, low_size, sum_cells, upsample
+from octvideo.layers.resize import avg_pool, cell_sizes, factors_between, low_size, sum_cells, upsample
 
 # Given both size and factors, torch repeats exactly and crops as it writes. ONNX's exporter takes the factors alone.
 _UPSAMPLE: dict[int, Callable[..., Tensor]] = {
@@ -39,7 +39,7 @@ def add_upsampled(high: Tensor, low: Tensor) -> Tensor:
     if _trains_eagerly():
         return _AddUpsampled.apply(high, low)
     if _kernels_take(high, low):
-        return kernels.add_upsampled(high, low, _factors(high, low))
+        return kernels.add_upsampled(high, low, factors_between(high.shape[2:], low.shape[2:]))
     return high + upsample(low, high.shape[2:])
 
 
@@ -78,7 +78,7 @@ class _AddUpsampled(Function):
 
     @staticmethod
     def forward(high: Tensor, low: Tensor) -> Tensor:
-        factors = _factors(high, low)
+        factors = factors_between(high.shape[2:], low.shape[2:])
         if _kernels_take(high, low):
             return kernels.add_upsampled(high, low, factors)
         raised = _UPSAMPLE[len(factors)](low, high.shape[2:], *map(float, factors))
@@ -87,7 +87,7 @@ class _AddUpsampled(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         high, low = inputs
-        ctx.factors = _factors(high, low)
+        ctx.factors = factors_between(high.shape[2:], low.shape[2:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,15 +139,11 @@ class _WithPooled(Function):
 
 def _joined(high: Tensor, low: Tensor | None, factors: Sequence[int]) -> Tensor:
     """`torch.cat([avg_pool(high, factors), low], 1)`."""
-    if not _kernels_take(high, high if low is None else low):
-        pooled = avg_pool(high, factors)
-        return pooled if low is None else torch.cat([pooled, low], 1)
-    channels, size = high.shape[1], low_size(high.shape[2:], factors)
-    joined = kernels.empty_map(high.shape[0], channels + (0 if low is None else low.shape[1]), size, high.dtype)
-    kernels.pool(high, joined[:, :channels], factors)
-    if low is not None:
-        kernels.pool(low, joined[:, channels:], [1] * len(factors))  # copies
-    return joined
+    lows = [] if low is None else [low]
+    if _kernels_take(high, *lows):
+        return kernels.join((high, factors), *((x, [1] * len(factors)) for x in lows))
+    pooled = avg_pool(high, factors)
+    return torch.cat([pooled, *lows], 1) if lows else pooled
 
 
 def _add_shares(high: Tensor, low: Tensor, factors: Sequence[int]) -> Tensor:
@@ -180,7 +176,3 @@ def _is_made_smaller(high: Tensor, factors: Sequence[int]) -> bool:
 def _trains_eagerly() -> bool:
     """True where autograd runs torch's kernels one by one; a compiler fuses them itself, and takes no `jvp`."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
-
-
-def _factors(high: Tensor, low: Tensor) -> tuple[int, ...]:
-    return tuple(1 if h == n else 2 for h, n in zip(high.shape[2:], low.shape[2:], strict=True))

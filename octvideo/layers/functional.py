@@ -99,6 +99,12 @@ def octave_conv(
     return OctPair(high, low, out_segments)
 
 
+def path_runs(source: int, target: int, exchange: str, depthwise: bool) -> bool:
+    """True for a path that is switched on; in a depthwise convolution all channels keep their part."""
+    wanted = "high_to_low" if source == HIGH else "low_to_high"
+    return source == target or (not depthwise and exchange in ("both", wanted))
+
+
 class _Move(NamedTuple):
     """What one path does along one axis."""
 
@@ -156,13 +162,9 @@ class _Convolution:
         return low
 
     def runs(self, source: int, target: int) -> bool:
-        """True for a path that has input channels and is switched on; channels of a depthwise one keep their part."""
-        if not count(self.pair.segments, source):
-            return False
-        if source == target:
-            return True
-        wanted = "high_to_low" if source == HIGH else "low_to_high"
-        return self.exchange in ("both", wanted) and not is_depthwise(self.weight, self.geometry.groups)
+        """True for a path that has input channels and is switched on."""
+        depthwise = is_depthwise(self.weight, self.geometry.groups)
+        return bool(count(self.pair.segments, source)) and path_runs(source, target, self.exchange, depthwise)
 
     def path(self, source: int, target: int, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Pool and convolve; what flows from low to high has yet to be up-sampled."""

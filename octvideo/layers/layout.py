@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
+from octvideo.kernels import LAYOUTS
 from octvideo.layers.conv import OctConv, dense_kind, octave_from_dense
 from octvideo.layers.pool import planar_pool
 from octvideo.layers.replace import replace_modules
-
-_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def to_channels_last(network: nn.Module) -> nn.Module:
@@ -29,8 +27,8 @@ def to_channels_last(network: nn.Module) -> nn.Module:
 
     network = replace_modules(network, lambda module: _own_convolution(module) or planar_pool(module))
     for parameter in network.parameters():
-        if parameter.dim() in _FORMATS:
-            parameter.data = parameter.data.contiguous(memory_format=_FORMATS[parameter.dim()])
+        if parameter.dim() in LAYOUTS:
+            parameter.data = parameter.data.contiguous(memory_format=LAYOUTS[parameter.dim()])
     return network
 
 

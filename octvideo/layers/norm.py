@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from octvideo.layers.channels import HIGH, join, parts, put, take
 from octvideo.layers.pair import OctPair, channels_of
 from octvideo.layers.replace import replace_modules, with_class
-from octvideo.layers.resize import avg_pool, upsample
+from octvideo.layers.resize import avg_pool, factors_between, upsample
 
 
 class _PairBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -204,7 +204,7 @@ def convert_sync_batchnorm(module: nn.Module, process_group: Any = None) -> nn.M
 
 def _exchange_sums(high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
     """Sums over all channels at the positions of each part, from the sums over that part's channels (N, 1, ...)."""
-    factors = [1 if h == n else 2 for h, n in zip(high.shape[2:], low.shape[2:], strict=True)]
+    factors = factors_between(high.shape[2:], low.shape[2:])
     return high + upsample(low, high.shape[2:]), low + avg_pool(high, factors)
 
 

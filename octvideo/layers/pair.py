@@ -12,7 +12,15 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from octvideo.layers.channels import HIGH, LOW, Segments, count, join, take
-from octvideo.layers.resize import avg_pool, check_alpha, low_channels, low_size, octave_factors, upsample
+from octvideo.layers.resize import (
+    avg_pool,
+    check_alpha,
+    factors_between,
+    low_channels,
+    low_size,
+    octave_factors,
+    upsample,
+)
 
 
 @dataclass(init=False, eq=False, repr=False)  # torch.distributed's wrappers look for tensors in data classes
@@ -237,8 +245,9 @@ def _split_like(x: Tensor, reference: OctPair) -> OctPair:
             f"{low.shape[1]} low channels of size {tuple(high.shape[2:])}"
         )
     for_high, for_low = (x, x) if x.shape[1] == 1 else (take(x, reference.segments, p, 1) for p in (HIGH, LOW))
-    sizes = zip(x.shape[2:], high.shape[2:], low.shape[2:], strict=True)
-    return OctPair(for_high, avg_pool(for_low, [1 if n == 1 or h == m else 2 for n, h, m in sizes]), reference.segments)
+    octave = factors_between(high.shape[2:], low.shape[2:])
+    factors = [1 if n == 1 else factor for n, factor in zip(x.shape[2:], octave, strict=True)]
+    return OctPair(for_high, avg_pool(for_low, factors), reference.segments)
 
 
 def concat(maps: Sequence[OctPair | Tensor]) -> OctPair:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from octvideo.layers.lowering import is_channels_last, pool_planar
 from octvideo.layers.pair import OctPair
 from octvideo.layers.replace import with_class
-from octvideo.layers.resize import crop, low_size
+from octvideo.layers.resize import crop, factors_between, low_size
 
 POOLS: tuple[type[nn.Module], ...] = (
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
@@ -130,7 +130,7 @@ def pool_pair(
         least_size: size of the smallest map that the pooling takes.
         x: pair of shape (N, C, *size).
     """
-    factors = [1 if h == n else 2 for h, n in zip(x.high.shape[2:], x.low.shape[2:], strict=True)]
+    factors = factors_between(x.high.shape[2:], x.low.shape[2:])
     high = pool_part(pool, x.high)
     low = pool_part(ceil_pool, _extend(x.low, least_size))
     return OctPair(high, crop(low, low_size(high.shape[2:], factors)), x.segments)

@@ -57,6 +57,11 @@ def low_size(high_size: Sequence[int], factors: Sequence[int]) -> tuple[int, ...
     return tuple(-(-n // f) for n, f in zip(high_size, factors, strict=True))
 
 
+def factors_between(high: Sequence[int], low: Sequence[int]) -> tuple[int, ...]:
+    """The factors by which the size `low` lies below `high`: 1 on each axis where they are the same, else 2."""
+    return tuple(1 if n == m else 2 for n, m in zip(high, low, strict=True))
+
+
 def avg_pool(x: Tensor, factors: Sequence[int]) -> Tensor:
     """Average over windows of `factors`; a window at the end averages only what lies inside (size ceil(n / factor)).
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from octvideo.layers import OctPair, upsample
 from octvideo.layers.channels import HIGH, LOW, Segments, count, take
-from octvideo.layers.functional import columns, is_depthwise
+from octvideo.layers.functional import columns, is_depthwise, path_runs
 from octvideo.layers.pair import check_pair, empty_low
 from octvideo.layers.resize import avg_pool, low_size
 from octvideo.runtime import passes
@@ -26,7 +26,6 @@ MOST_POOLED_AFTER = {torch.float32: 0, torch.bfloat16: 48}
 Path = TiledConv | OneDnnConv
 Input = tuple[tuple[int, ...], Tensor]
 """Parts of a pair, and what a convolution reads of them."""
-EXCHANGE = {(HIGH, LOW): "high_to_low", (LOW, HIGH): "low_to_high"}
 
 
 class _JoinedPair(OctPair):
@@ -77,10 +76,11 @@ class FusedConv(nn.Module):
     def __init__(self, conv: Any, relu: bool) -> None:
         super().__init__()
         self.relu, self.in_place, self.joins = relu, False, False
-        self.in_channels, self.in_high, self.in_low = conv.in_channels, conv.in_high, conv.in_low
+        self.map_channels = conv.in_channels
         self.window: Window | None = None
         if is_narrow(conv):
-            conv, self.window = unfolded(conv)
+            conv, self.window = unfolded(conv)  # whose channels are more than the map's
+        self.in_high, self.in_low = conv.in_high, conv.in_low
         self.strides = tuple(conv.stride)
         self.factors = _factors(conv)
         # On octave axes only the poolings move.
@@ -151,8 +151,8 @@ class FusedConv(nn.Module):
         """The kernels believe what they are told of a map: it must be true."""
         if isinstance(x, OctPair):
             check_pair(x, self.in_high, self.in_low, self.factors)
-        elif self.in_low or x.dim() != len(self.factors) + 2 or x.shape[1] != self.in_channels:
-            wanted = f"a pair with {self.in_low} low channels" if self.in_low else f"{self.in_channels} channels"
+        elif self.in_low or x.dim() != len(self.factors) + 2 or x.shape[1] != self.map_channels:
+            wanted = f"a pair with {self.in_low} low channels" if self.in_low else f"{self.map_channels} channels"
             raise ValueError(f"the convolution takes {wanted} and {len(self.factors)} axes; got {tuple(x.shape)}")
 
     def _pools(self, source: int, target: int) -> list[tuple[int, ...]]:
@@ -269,7 +269,7 @@ class FusedConv(nn.Module):
         return self.with_low[targets]
 
     def _is_tiled(self) -> bool:
-        return self.groups == 1 and tiles_take(self.weight.dtype, self.in_channels, self.moves)
+        return self.groups == 1 and tiles_take(self.weight.dtype, self.in_high + self.in_low, self.moves)
 
     def _uses_matrices(self, targets: tuple[int, ...]) -> bool:
         """The same for all paths to some parts of the output, one of which may go on within another."""
@@ -311,10 +311,7 @@ class FusedConv(nn.Module):
     def _sources(self, target: int) -> list[int]:
         """The parts of the input that one part of the output reads."""
         channels = self.in_high, self.in_low
-        return [source for source in (LOW, HIGH) if channels[source] and self._has_path(source, target)]
-
-    def _has_path(self, source: int, target: int) -> bool:
-        return source == target or (not self.depthwise and self.exchange in ("both", EXCHANGE[source, target]))
+        return [s for s in (LOW, HIGH) if channels[s] and path_runs(s, target, self.exchange, self.depthwise)]
 
     def _joined(self, pair: OctPair) -> Tensor:
         """What the low output reads, the low part before the high one, at the size of the low output."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from octvideo.convert.trace import trace_symbolically
+from octvideo.kernels import LAYOUTS
 from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, OctPair, to_channels_last
 from octvideo.layers.conv import dense_kind
 from octvideo.runtime.fusion import fuse, is_hooked
@@ -85,7 +86,8 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
 
     Raises:
         TypeError: the model is no module, or dtype is no floating type.
-        ValueError: the model is fast already, it cannot be copied, or it does not run on the example.
+        ValueError: the model is fast already, it cannot be copied, it does not run on the example, or it returns no
+            tensors.
 
     Example:
         >>> import torch
@@ -173,6 +175,12 @@ def _outputs(network: nn.Module, example: Any) -> tuple[list[Any], Any]:
     except Exception as error:
         shapes = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors)
         raise ValueError(f"{type(network).__name__} does not run on the example ({shapes}): {error}") from error
+    if not any(isinstance(e, Tensor) for e in expected):
+        kinds = " and ".join(sorted({type(e).__name__ for e in expected})) or "nothing"
+        raise ValueError(
+            "the network must return tensors, alone or in tuples, lists, dicts; "
+            f"{type(network).__name__} returned {kinds}"
+        )
     telling = _telling(example)
     if telling is example:
         return expected, example
@@ -242,7 +250,7 @@ def channels_last(x: Any, spared_channels: int = 0) -> Any:
         return {key: channels_last(item, spared_channels) for key, item in x.items()}
     if isinstance(x, Tensor) and x.dim() > 1 and x.shape[1] <= spared_channels:
         return x
-    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim()) if isinstance(x, Tensor) else None
+    layout = LAYOUTS.get(x.dim()) if isinstance(x, Tensor) else None
     return x if layout is None else x.contiguous(memory_format=layout)
 
 

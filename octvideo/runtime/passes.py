@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from octvideo import kernels
-from octvideo.kernels import LAYOUTS, empty_map, row_step, takes
-from octvideo.kernels.library import DEFINITIONS, integers, library, three
+from octvideo.kernels import empty_map, knows, row_step, takes
+from octvideo.kernels.library import integers, library, three
 from octvideo.kernels.maps import size_of
 from octvideo.layers import avg_pool, upsample
 from octvideo.runtime.moves import Moves
@@ -26,10 +26,9 @@ def join(high: Tensor, low: Tensor, factors: Sequence[int]) -> Tensor:
     Shape:
         high (N, C, *size), low (N, C', *ceil(size / factors)) -> (N, C' + C, *ceil(size / factors)), factors 1 or 2.
     """
-    joined = empty_map(high.shape[0], low.shape[1] + high.shape[1], low.shape[2:], high.dtype)
-    joined[:, : low.shape[1]].copy_(low)
-    pool(high, joined[:, low.shape[1] :], factors)
-    return joined
+    ones = [1] * len(factors)
+    pooled = (high, factors) if takes(high) else (avg_pool(high, factors), ones)
+    return kernels.join((low, ones), pooled)
 
 
 def pool(high: Tensor, pooled: Tensor, factors: Sequence[int]) -> None:
@@ -46,21 +45,14 @@ def lay_pixels(x: Tensor, channels: int, padding: int) -> Tensor:
     Shape:
         (N, C, ..., W) -> (N, ..., (W + 2 padding) channels), where channels, C or more, are filled up with zeros.
     """
-    compiled = library(x.dtype) if x.dtype in DEFINITIONS and x.device.type == "cpu" and x.dim() in LAYOUTS else None
-    if compiled is None:
+    if not knows(x):
         return F.pad(x.movedim(1, -1), (0, channels - x.shape[1], padding, padding)).flatten(-2)
     rows = x.new_empty(x.shape[0], *x.shape[2:-1], (x.shape[-1] + 2 * padding) * channels)
     steps = x.stride()[:2] + (0,) * (5 - x.dim()) + x.stride()[2:]
-    compiled.lay_pixels(
-        x.data_ptr(),
-        integers(steps),
-        rows.data_ptr(),
-        x.shape[0],
-        size_of(x),
-        channels,
-        padding,
+    library(x.dtype).lay_pixels(  # type: ignore[union-attr]
+        x.data_ptr(), integers(steps), rows.data_ptr(), x.shape[0], size_of(x), channels, padding,
         torch.get_num_threads(),
-    )
+    )  # fmt: skip
     return rows
 
 
@@ -91,16 +83,10 @@ def add_raised(
         pool(total, pooled, pooling)
 
 
-def takes_rows(x: Tensor) -> bool:
-    """True for maps, or some channels of wider ones, that lie on a CPU channels-last, in a type of the passes."""
-    known = x.dtype in DEFINITIONS and x.device.type == "cpu" and x.dim() in LAYOUTS
-    return known and row_step(x) is not None and library(x.dtype) is not None
-
-
 def max_pool(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], ceil: bool = False
 ) -> Tensor:
-    """`torch.nn.functional.max_pool3d` (or 2d) without indices; for maps that `takes_rows`.
+    """`torch.nn.functional.max_pool3d` (or 2d) without indices; for maps that `kernels.takes_rows`.
 
     Args:
         x: map, or some channels of a wider one.

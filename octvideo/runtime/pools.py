@@ -6,24 +6,34 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from octvideo import kernels
 from octvideo.layers.pool import PlanarMaxPool3d, per_axis
 from octvideo.layers.replace import with_class
 from octvideo.runtime import passes
 
 
-class _MaxPool2d(nn.MaxPool2d):
+class _OnePass:
+    """A maximum pooling of torch's that the kernels run, where they take the map."""
+
     def forward(self, input: Tensor) -> Tensor:
-        return _max_pool(self, input) if passes.takes_rows(input) else super().forward(input)
+        if not kernels.takes_rows(input):
+            return super().forward(input)  # type: ignore[misc]
+        pool: Any = self
+        axes = input.dim() - 2
+        kernel, stride, padding = (per_axis(v, axes) for v in (pool.kernel_size, pool.stride, pool.padding))
+        return passes.max_pool(input, kernel, stride, padding, pool.ceil_mode)
 
 
-class _MaxPool3d(nn.MaxPool3d):
-    def forward(self, input: Tensor) -> Tensor:
-        return _max_pool(self, input) if passes.takes_rows(input) else super().forward(input)
+class _MaxPool2d(_OnePass, nn.MaxPool2d):
+    pass
 
 
-class _PlanarMaxPool3d(PlanarMaxPool3d):
-    def forward(self, input: Tensor) -> Tensor:
-        return _max_pool(self, input) if passes.takes_rows(input) else super().forward(input)
+class _MaxPool3d(_OnePass, nn.MaxPool3d):
+    pass
+
+
+class _PlanarMaxPool3d(_OnePass, PlanarMaxPool3d):
+    pass
 
 
 _KINDS: dict[type[nn.Module], type[nn.Module]] = {
@@ -38,8 +48,3 @@ def fast_pool(pool: nn.Module) -> nn.Module | None:
     if kind is None or any_pool.return_indices or set(per_axis(any_pool.dilation, 3)) != {1}:
         return None
     return with_class(pool, kind)
-
-
-def _max_pool(pool: Any, x: Tensor) -> Tensor:
-    kernel, stride, padding = (per_axis(v, x.dim() - 2) for v in (pool.kernel_size, pool.stride, pool.padding))
-    return passes.max_pool(x, kernel, stride, padding, pool.ceil_mode)

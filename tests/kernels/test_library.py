@@ -1,6 +1,7 @@
 """Kernels in the cache are loaded only as they were compiled."""
 
 import ctypes
+import subprocess
 
 import pytest
 import torch
@@ -41,3 +42,13 @@ def test_a_damaged_library_is_compiled_again(damage, cache):
     assert path.stat().st_size == len(whole)
     assert ctypes.CDLL(str(path)).convolve
     assert [other.name for other in path.parent.iterdir()] == [path.name]
+
+
+def test_compiled_once_for_each_machine(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = library.compiled(torch.float32)
+    monkeypatch.setattr(subprocess, "run", None)
+    assert library.compiled(torch.float32) == path
+    monkeypatch.setattr(library, "_processor", lambda: "another")
+    with pytest.raises(TypeError):  # would be compiled again
+        library.compiled(torch.float32)

@@ -134,6 +134,15 @@ def test_dense_convolutions_of_any_padding(channels, kernel, stride, padding, di
 
 
 @pytest.mark.usefixtures("kernels")
+def test_windows_of_more_channels_than_a_kernel_takes():
+    """On the way to the kernel a stem's few channels become as many as its window is wide times more."""
+    conv = octave_from_dense(nn.Conv2d(3, 8, (3, 8000), padding=(1, 0)), 0, 0)
+    x = torch.randn(1, 3, 4, 8100)
+    with torch.no_grad():
+        assert_equal(FusedConv(conv, relu=False)(x), conv(x), 1e-4)
+
+
+@pytest.mark.usefixtures("kernels")
 def test_copies():
     conv = OctConv2d(8, 8, 3, padding=1, alpha_in=0.25, alpha_out=0.25)
     pair, fused_conv = split(torch.randn(2, 8, 6, 6), 0.25), FusedConv(conv, relu=True)

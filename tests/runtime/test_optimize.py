@@ -4,6 +4,7 @@ import copy
 import operator
 import pickle
 import sys
+import types
 
 import pytest
 import torch
@@ -246,6 +247,35 @@ def test_wrong_arguments():
         optimize(fast, x)
     with pytest.raises(RuntimeError, match="torch.jit.trace does not see"):
         torch.jit.trace(fast, x)
+
+
+class _Returns(nn.Module):
+    """A network that returns its output as something."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.conv, self.kind = nn.Conv2d(3, 4, 3), kind
+
+    def forward(self, x):
+        return self.kind(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    ("kind", "returned"),
+    [
+        (lambda x: types.SimpleNamespace(logits=x), "SimpleNamespace"),
+        (lambda x: [x.numel(), "a name"], "int and str"),
+        (lambda _: None, "NoneType"),
+        (lambda _: (), "nothing"),
+    ],
+    ids=["object", "numbers and names", "None", "empty"],
+)
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=str)
+def test_networks_that_return_no_tensors_are_refused(kind, returned, dtype):
+    with pytest.raises(ValueError, match=f"must return tensors, alone or in .*; _Returns returned {returned}$"):
+        optimize(_Returns(kind), torch.randn(1, 3, 8, 8), dtype=dtype)
+    fast = optimize(_Returns(lambda x: {"logits": [x]}), torch.randn(1, 3, 8, 8), dtype=dtype)
+    assert fast(torch.randn(1, 3, 8, 8))["logits"][0].shape == (1, 4, 6, 6)
 
 
 class InPlace(nn.Module):

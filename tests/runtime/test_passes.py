@@ -1,14 +1,13 @@
 """The passes in C equal torch's functions, one after the other."""
 
 import itertools
-import subprocess
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from octvideo.kernels import library
+from octvideo.kernels import LAYOUTS, library
 from octvideo.layers import OctConv3d, avg_pool, split, upsample
 from octvideo.layers.pool import PlanarMaxPool3d
 from octvideo.layers.resize import low_size
@@ -28,7 +27,7 @@ def compiled():
 
 
 def random_map(channels, size, dtype):
-    layout = passes.LAYOUTS[2 + len(size)]
+    layout = LAYOUTS[2 + len(size)]
     return torch.randn(2, channels, *size).to(dtype).contiguous(memory_format=layout)
 
 
@@ -104,7 +103,7 @@ def test_pixels(dtype):
         x = torch.randn(2, given, *size).to(dtype)
         expected = torch.zeros(2, *size[:-1], size[-1] + 4, channels, dtype=dtype)
         expected[..., 2:-2, :given] = x.movedim(1, -1)
-        last = x.contiguous(memory_format=passes.LAYOUTS[x.dim()])
+        last = x.contiguous(memory_format=LAYOUTS[x.dim()])
         for given_map in (x, last, x.transpose(-1, -2).contiguous().transpose(-1, -2)):
             assert torch.equal(passes.lay_pixels(given_map, channels, 2), expected.flatten(-2))
 
@@ -177,13 +176,3 @@ def test_without_a_compiler_torch_runs_with_a_notice(compiler, reason, monkeypat
         assert not list(tmp_path.rglob("*.so"))
     finally:
         library.library.cache_clear()
-
-
-def test_compiled_once_for_each_machine(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    path = library.compiled(torch.float32)
-    monkeypatch.setattr(subprocess, "run", None)
-    assert library.compiled(torch.float32) == path
-    monkeypatch.setattr(library, "_processor", lambda: "another")
-    with pytest.raises(TypeError):  # would be compiled again
-        library.compiled(torch.float32)

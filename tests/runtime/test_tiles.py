@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from octvideo.kernels import library
+from octvideo.kernels import LAYOUTS, library
 from octvideo.layers import avg_pool, upsample
 from octvideo.layers.resize import low_size
-from octvideo.runtime import passes, tiles
+from octvideo.runtime import tiles
 from octvideo.runtime.moves import Moves
 from octvideo.runtime.tiles import TiledConv, tiles_read_low, tiles_take
 
@@ -43,7 +43,7 @@ def kind(request):
 
 def random_map(channels, size, dtype, among=0):
     """A channels-last map; or the first channels of a wider one whose others are no numbers."""
-    x = torch.full((2, channels + among, *size), torch.nan, dtype=dtype).contiguous(memory_format=passes.LAYOUTS[5])
+    x = torch.full((2, channels + among, *size), torch.nan, dtype=dtype).contiguous(memory_format=LAYOUTS[5])
     return x[:, :channels].copy_(torch.randn(2, channels, *size))
 
 
@@ -128,6 +128,10 @@ def test_a_smaller_map_read_beside_the_input(factors, kind):
             (378, 54, 7),
             (3, 30, 1),
             (70, 30, 33),
+            # Padded as one, not alone.
+            (108, 28, 20),
+            (58, 30, 20),
+            (140, 60, 20),
         ],
     )
     for size, (own, of_low, out_channels) in itertools.product(sizes, channels):
@@ -225,7 +229,7 @@ def test_sums_of_products_of_parts_are_as_exact_as_float32(one_sign, moves, kind
         weight = torch.randn(40, channels, *moves.kernel)
         x = random_map(channels, (3, 9, 10), kind.dtype) * 10 ** (4 * torch.rand(2, channels, 3, 9, 10) - 2) * scale
         weight, x = (weight.abs(), x.abs()) if one_sign else (weight, x)
-        x = x.contiguous(memory_format=passes.LAYOUTS[5])
+        x = x.contiguous(memory_format=LAYOUTS[5])
         _, *how = moves
         exact, added = (
             F.conv3d(f(x.double()), f(weight.double()), None, *how) for f in (torch.Tensor.clone, torch.abs)

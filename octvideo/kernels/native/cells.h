@@ -12,7 +12,7 @@
 static inline __attribute__((always_inline)) void add_up(const Element *const *rows, const int num_rows,
                                                          Element *restrict to, Int channels, float share,
                                                          float least) {
-#if MASKED
+#if HAS_AVX512
     for (Int c = 0; c < channels; c += 16) {
         const __mmask16 some = first_of_16(channels - c);
         __m512 sum = load_some(some, rows[0] + c);

@@ -35,10 +35,16 @@ static inline float load(Element x) { return x; }
 static inline Element store(float value) { return value; }
 #endif
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && \
+/* AVX-512 with instructions for the type: up to 16 elements at a time, of which a mask says which are there. */
+#if defined(__x86_64__) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && \
     (!defined(BFLOAT16) || defined(__AVX512BF16__))
+#define HAS_AVX512 1
+#else
+#define HAS_AVX512 0
+#endif
+
+#if HAS_AVX512
 #include <immintrin.h>
-#define MASKED 1 /* up to 16 elements at a time, of which a mask says which are there */
 
 static inline __mmask16 first_of_16(Int count) { return count >= 16 ? 0xffff : ~(~0u << count); }
 
@@ -54,8 +60,6 @@ static inline void store_some(Element *to, __mmask16 some, __m512 x) {
 static inline __m512 load_some(__mmask16 some, const Element *x) { return _mm512_maskz_loadu_ps(some, x); }
 static inline void store_some(Element *to, __mmask16 some, __m512 x) { _mm512_mask_storeu_ps(to, some, x); }
 #endif
-#else
-#define MASKED 0
 #endif
 
 #endif

@@ -9,8 +9,8 @@
 /* Add the products of some channels of a tile's groups of places with weights of its units, each of which a register holds
    where it is not taken anew. */
 static inline __attribute__((always_inline)) void multiply_parts(const Part *const *places, const Int *step,
-                                                               const Part *weights, const int groups, const int units,
-                                                               const int new_places, const int new_weights) {
+                                                                 const Part *weights, const int groups, const int units,
+                                                                 const int new_places, const int new_weights) {
     const Int row = units * UNIT * 2; /* two channels of each output channel lie side by side */
     if (new_weights) _tile_loadd(6, weights, row * sizeof(Part));
     if (new_places) _tile_loadd(4, places[0], step[0]);
@@ -39,9 +39,10 @@ static inline __attribute__((always_inline)) void multiply(const Tile *tile, con
     for (Int i = 0; i < tile->num_taps; i++) {
         const Part *w = weights + tile->before[i] * units * UNIT * PARTS;
         for (Int c = 0; c < tile->channels[i]; c += at_once, w += PARTS * of_part) {
+            const Part *first = tile->at[i][0] + c, *second = groups > 1 ? tile->at[i][1] + c : first;
 #define ADD_PRODUCTS(part_of_places, part_of_weights, new_places, new_weights) \
-    multiply_parts((const Part *[]){tile->at[i][0] + part_of_places * plane + c, tile->at[i][1] + part_of_places * plane + c}, \
-                 tile->step[i], w + part_of_weights * of_part, groups, units, new_places, new_weights)
+    multiply_parts((const Part *[]){first + part_of_places * plane, second + part_of_places * plane}, tile->step[i], \
+                   w + part_of_weights * of_part, groups, units, new_places, new_weights)
             if (PARTS > 1) { /* the smallest first */
                 ADD_PRODUCTS(2, 0, 1, 1);
                 ADD_PRODUCTS(1, 0, 1, 0);

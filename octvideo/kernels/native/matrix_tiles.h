@@ -36,7 +36,8 @@
 typedef uint16_t Part; /* of a number, a bfloat16 */
 
 /* True where matrices take less time than vectors: with float32 where each number that is split meets enough weights, and what
-   is gathered stays in the cache. */
+   is gathered stays in the cache. It is asked before any map is there: of a strip too large to be copied (MOST_COPIED), which
+   the map's size decides, it knows nothing. */
 Int matrices_pay(Int channels, Int out_channels, Int taps, Int copies) {
     if (PARTS == 1) return 1;
     const Int depth = channels * taps;
@@ -86,16 +87,11 @@ static Part part_of(float number, int part) {
 }
 
 /* True where a low part fills instructions of its own without taking more of them, so that the input beside it need not be
-   gathered with it. */
+   gathered with it. Together they are not padded: an instruction takes as many channels of each as of both. */
 static int is_apart(Int channels, Int low_channels) {
     const Int own = channels - low_channels, at_once = channels_at_once(own);
-    return PARTS == 1 && low_channels && reads_in_place(own) && low_channels % at_once == 0 && at_once % 2 == 0 &&
-           (own + low_channels) / at_once == instructions(channels);
-}
-
-/* Channels that an instruction takes. */
-static Int at_once_of(Int channels, Int low_channels) {
-    return channels_at_once(is_apart(channels, low_channels) ? channels - low_channels : channels);
+    return PARTS == 1 && low_channels && reads_in_place(channels) && reads_in_place(own) && low_channels % at_once == 0 &&
+           channels / at_once == instructions(channels);
 }
 
 /* The channel that lies at a position of a copied place: see `copy_row`. */
@@ -111,7 +107,7 @@ void pack(const Element *weights, Element *packed, Int out_channels, Int channel
           Int low_channels) {
     const Weights given = {weights, out_channels, channels, taps};
     const Int of_place = together > 1 ? even(channels) : padded_channels(channels), all = of_place * together;
-    const Int at_once = at_once_of(all, low_channels), own = channels - low_channels;
+    const Int at_once = channels_at_once(all), own = channels - low_channels;
     Part *to = (Part *)packed;
     for (Int block = 0; block < num_blocks(out_channels); block++)
         for (Int tap = 0; tap < taps; tap += together)
@@ -227,8 +223,8 @@ static Int strip_copy(const Plan *plan, Int places, Int width, Int pitch) {
 static Reading reading_of(const Work *work) {
     const Plan *plan = work->plan;
     const Int together = plan->taps_together, of_place = together > 1 ? even(plan->channels) : padded_channels(plan->channels);
-    Reading reading = {.work = work, .channels = of_place * together, .at_once = at_once_of(of_place * together, plan->low_channels)};
-    reading.apart = is_apart(of_place, plan->low_channels);
+    Reading reading = {.work = work, .channels = of_place * together, .at_once = channels_at_once(of_place * together)};
+    reading.apart = is_apart(plan->channels, plan->low_channels);
     /* Places a multiple of 1 KiB apart share few sets of the cache. Taps taken together must lie side by side, but have few
        channels. */
     reading.pitch = of_place + (together > 1 || of_place % (PARTS > 1 ? 64 : 512) ? 0 : 32);

@@ -18,7 +18,8 @@ void pool(const Element *high, Element *pooled, Int clips, const Int *size, Int 
             for (Int y = 0; y < height; y++) {
                 Int place = ((n * frames + t) * height + y) * width;
                 const Element *clip = high + n * of_clip;
-                pool_cells(clip, size[3], pooled + place * pooled_step, pooled_step, t, y, size, factors, sums, -__builtin_inff());
+                Element *to = pooled + place * pooled_step;
+                pool_cells(clip, size[3], to, pooled_step, t, y, size, factors, sums, -__builtin_inff());
             }
 }
 
@@ -44,16 +45,18 @@ void lay_pixels(const Element *x, const Int *steps, Element *rows, Int clips, co
                 const Element *from = x + n * steps[0] + t * steps[2] + y * steps[3];
                 memset(row, 0, border * sizeof(Element));
                 memset(row + border + inner, 0, border * sizeof(Element));
-                if (size[3] == 3 && channels == 3 && steps[4] == 1) lay_row(from, steps[1], 1, row + border, size[2], 3, 3);
-                else if (size[3] == 3 && channels == 4 && steps[4] == 1) lay_row(from, steps[1], 1, row + border, size[2], 3, 4);
-                else lay_row(from, steps[1], steps[4], row + border, size[2], size[3], channels);
+                Element *to = row + border;
+                const int in_colour = size[3] == 3 && steps[4] == 1; /* and colour by colour, as videos come */
+                if (in_colour && channels == 3) lay_row(from, steps[1], 1, to, size[2], 3, 3);
+                else if (in_colour && channels == 4) lay_row(from, steps[1], 1, to, size[2], 3, 4);
+                else lay_row(from, steps[1], steps[4], to, size[2], size[3], channels);
             }
 }
 
 /* to = high + share * low, rectified if relu; `to` may be high. */
 static inline __attribute__((always_inline)) void add(Element *to, const Element *high, const Element *low, float share,
                                                       Int channels, int relu) {
-#if MASKED
+#if HAS_AVX512
     const __m512 least = _mm512_set1_ps(relu ? 0 : -__builtin_inff()), factor = _mm512_set1_ps(share);
     for (Int c = 0; c < channels; c += 16) {
         const __mmask16 some = first_of_16(channels - c);
@@ -119,8 +122,9 @@ void add_raised(Element *high, const Element *raised, Element *pooled, Int clips
                             else add(to, to, more, 1, channels, 0);
                         }
                     }
+                if (!pooled) continue;
                 Element *to = pooled + ((n * frames + t) * height + y) * width * pooled_step;
-                if (pooled) pool_cells(high + n * of_clip, channels, to, pooled_step, t, y, size, pooling, 0, -__builtin_inff());
+                pool_cells(high + n * of_clip, channels, to, pooled_step, t, y, size, pooling, 0, -__builtin_inff());
             }
 }
 
@@ -147,7 +151,7 @@ static inline void clip_box(const Boxes *boxes, int axis, Int place, Box *box) {
 /* The maxima of up to `vectors` times VECTOR channels over a box; NaN stays. `vectors` is a constant where this is called. */
 static inline __attribute__((always_inline)) void max_of_box(const Boxes *boxes, const Box *box, const Element *clip,
                                                              Element *to, Int channels, const int vectors) {
-#if MASKED
+#if HAS_AVX512
     const __mmask16 last = first_of_16(channels - VECTOR * (vectors - 1));
     __m512 most[AT_ONCE / VECTOR];
 #pragma GCC unroll 4
@@ -160,7 +164,7 @@ static inline __attribute__((always_inline)) void max_of_box(const Boxes *boxes,
         for (Int y = box->from[1]; y < box->to[1]; y++) {
             const Element *at = clip + ((t * boxes->size[1] + y) * boxes->size[2] + box->from[2]) * boxes->step;
             for (Int x = box->from[2]; x < box->to[2]; x++, at += boxes->step) {
-#if MASKED
+#if HAS_AVX512
 #pragma GCC unroll 4
                 for (int v = 0; v < vectors; v++) {
                     const __m512 values = load_some(v < vectors - 1 ? 0xffff : last, at + VECTOR * v);
@@ -177,7 +181,7 @@ static inline __attribute__((always_inline)) void max_of_box(const Boxes *boxes,
 #endif
             }
         }
-#if MASKED
+#if HAS_AVX512
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; v++)
         store_some(to + VECTOR * v, v < vectors - 1 ? 0xffff : last, most[v]);

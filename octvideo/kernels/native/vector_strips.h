@@ -156,9 +156,11 @@ static inline __attribute__((always_inline)) void multiply(const Plan *plan, con
                 if (half) rest[r] = HALF(add_ps)(rest[r], half_load(more + LANES * fulls));
             }
             Element *out = tile->out[r] + start; /* of a maximum with NaN its second number is the result */
+            const float *at_least = least + start;
 #pragma GCC unroll 4
-            for (int v = 0; v < fulls; v++) full_store(out + LANES * v, FULL(max_ps)(FULL(loadu_ps)(least + start + LANES * v), sum[r][v]));
-            if (half) half_store(out + LANES * fulls, HALF(max_ps)(HALF(loadu_ps)(least + start + LANES * fulls), rest[r]));
+            for (int v = 0; v < fulls; v++)
+                full_store(out + LANES * v, FULL(max_ps)(FULL(loadu_ps)(at_least + LANES * v), sum[r][v]));
+            if (half) half_store(out + LANES * fulls, HALF(max_ps)(HALF(loadu_ps)(at_least + LANES * fulls), rest[r]));
         }
         return;
     }
@@ -185,7 +187,8 @@ MULTIPLY(HALF_ROWS, 4) MULTIPLY(HALF_ROWS, 5) MULTIPLY(HALF_ROWS, 6)
 #define BY_WIDTH(rows) \
     {multiply_##rows##_1, multiply_##rows##_2, multiply_##rows##_3, \
      multiply_##rows##_4, multiply_##rows##_5, multiply_##rows##_6}
-static Multiply *const multiply_rows[2 * VECTORS] = BY_WIDTH(ROWS), *const multiply_half_rows[2 * VECTORS] = BY_WIDTH(HALF_ROWS);
+static Multiply *const multiply_rows[2 * VECTORS] = BY_WIDTH(ROWS);
+static Multiply *const multiply_half_rows[2 * VECTORS] = BY_WIDTH(HALF_ROWS);
 
 /* True where the next ROWS places lie in one row and all that they read lies inside. */
 static int is_inner(const Work *work, const Cursor *cursor) {
@@ -246,7 +249,8 @@ static void lay(const Work *work, const Element *raised, Int first, Int rows, Cu
     else lay_border(work, raised, rows, cursor, tile);
     advance(work, raised, inner ? ROWS : 1, cursor);
     for (Int i = 0; i + 1 < tile->num_taps; i++) tile->ahead[i] = tile->at[i + 1][0];
-    if (tile->num_taps) tile->ahead[tile->num_taps - 1] = tile->at[0][0] + ROWS * plan->stride[2] * plan->steps[3]; /* of the next tile */
+    if (tile->num_taps) /* of the next tile */
+        tile->ahead[tile->num_taps - 1] = tile->at[0][0] + ROWS * plan->stride[2] * plan->steps[3];
 }
 
 /* Elements of memory that a strip needs. */

@@ -5,9 +5,7 @@
 
 #include "element.h"
 
-#if defined(__x86_64__) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && \
-    (!defined(BFLOAT16) || defined(__AVX512BF16__))
-#include <immintrin.h>
+#if HAS_AVX512 && defined(__AVX512DQ__)
 #define LANES 16
 #define HALF(name) _mm256_##name
 #define FULL(name) _mm512_##name
