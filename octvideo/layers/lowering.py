@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from octvideo.kernels import LAYOUTS
+
 
 def conv3d(
     x: Tensor,
@@ -94,7 +96,7 @@ def settled(
     Returns:
         The map, stride and padding that are left to the convolution.
     """
-    channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    channels_last = LAYOUTS.get(x.dim())
     is_last = channels_last is not None and _lies(x, channels_last)
     if x.device.type != "cpu" or not (is_last or _in_half(x)):
         return x, stride, padding
@@ -170,7 +172,7 @@ def in_channels_last(x: Tensor, kernel: Sequence[int]) -> Tensor:
     It is in float32 and bfloat16 on a CPU, but for kernels over time and space at once in training, whose gradients are
     slow there. Compilers, tracers and transforms choose for themselves.
     """
-    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    layout = LAYOUTS.get(x.dim())
     known = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
     slow = torch.is_grad_enabled() and len(kernel) == 3 and kernel[0] > 1 and max(kernel[1:]) > 1
     chosen_elsewhere = torch.compiler.is_compiling() or torch.jit.is_tracing()
