@@ -29,14 +29,19 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Run:
-    """One training run of a sweep: its folder, and the options that set it apart."""
+    """One training run of a sweep: its folder, the options that set it apart, and those that all runs are given."""
 
     folder: Path
     options: tuple[str, ...]
+    passed_on: tuple[str, ...] = ()
 
     @property
     def is_finished(self) -> bool:
         return (self.folder / "result.json").is_file()
+
+    def arguments(self, *more: str) -> list[str]:
+        """Of `octvideo train`; what is passed on comes last and so overrides the others, as it does in any command."""
+        return [*self.options, *more, *self.passed_on]
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -86,7 +91,7 @@ def plan_runs(
                 options = ["--config", str(config), "--output", str(folder), "--resume", "--seed", str(seed)]
                 options += ["--model.alpha", f"{alpha:g}", "--model.octave", octave]
                 options += ["--fold", fold] if fold is not None else []
-                runs.append(Run(folder, (*options, *passed_on)))
+                runs.append(Run(folder, tuple(options), tuple(passed_on)))
                 check_finished(runs[-1])
     return runs
 
@@ -94,7 +99,7 @@ def plan_runs(
 def check_finished(one: Run) -> None:
     """Raise a ValueError where a finished run's options were others than it would have now."""
     if one.is_finished:
-        check_same_options(training_parser().parse_args(list(one.options)).as_dict(), one.folder)
+        check_same_options(training_parser().parse_args(one.arguments()).as_dict(), one.folder)
 
 
 def parse_variant(text: str) -> tuple[float, str]:
@@ -151,8 +156,8 @@ def _start(one: Run, threads: int, jobs: int) -> tuple[subprocess.Popen, IO[byte
     one.folder.mkdir(parents=True, exist_ok=True)
     log = open(one.folder / LOG, "ab")  # noqa: SIM115 - closed when the run ends
     quiet = "true" if jobs == 1 else "false"
-    command = [sys.executable, "-m", "octvideo", "train", *one.options]
-    command += ["--threads", str(threads), "--measure_latency", quiet]
+    arguments = one.arguments("--threads", str(threads), "--measure_latency", quiet)
+    command = [sys.executable, "-m", "octvideo", "train", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment), log
 
