@@ -26,6 +26,9 @@ from octvideo.training.sharding import FSDP, FullySharded
 from octvideo.training.sync_norm import PairSyncBatchNorm
 from octvideo.training.unreadable import UNREADABLE, UnreadableClips
 
+UNFIT = (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError)
+"""What a checkpoint raises that is damaged, or another run's."""
+
 
 class _Started(Callback):
     """Says whether a checkpoint is read and the trainer at work."""
@@ -133,22 +136,33 @@ def fit(classifier: VideoClassifier, data: VideoDataModule, trainer: pl.Trainer,
         KeyboardInterrupt: training was interrupted; the last checkpoint is there.
     """
     if resume is not None:
-        # A mistake in the lists, or other shards, are no fault of the checkpoint.
-        data.setup("fit")
-        state = read_resumed(resume).get(type(data).__qualname__)
-        data.load_state_dict(state if isinstance(state, dict) else {})
+        _take_up(data, resume)
     started = _Started()
     trainer.callbacks.insert(0, started)  # type: ignore[attr-defined]
     try:
-        if resume is not None:
-            data.first_epoch, data.first_batch = position(read_resumed(resume))
         with warnings.catch_warnings(), ended_together(trainer):
             # Neither holds here: the batch sampler leaves out what was seen, and nobody writes into the logits.
             warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
             warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
             trainer.fit(classifier, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=True)
-    except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+    except UNFIT as error:
         if resume is None or started.has_started or str(resume) in str(error):
             raise
-        reason = textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
-        raise ValueError(f"{resume} cannot be resumed with these options, or is damaged: {reason}") from error
+        raise _unfit(resume, error) from error
+
+
+def _take_up(data: VideoDataModule, resume: Path) -> None:
+    """Let the data go on at a checkpoint's place."""
+    data.setup("fit")  # a mistake in the lists, or other shards, are no fault of the checkpoint
+    checkpoint = read_resumed(resume)
+    state = checkpoint.get(type(data).__qualname__)
+    data.load_state_dict(state if isinstance(state, dict) else {})
+    try:
+        data.first_epoch, data.first_batch = position(checkpoint)
+    except UNFIT as error:
+        raise _unfit(resume, error) from error
+
+
+def _unfit(resume: Path, error: Exception) -> ValueError:
+    reason = textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
+    return ValueError(f"{resume} cannot be resumed with these options, or is damaged: {reason}")
