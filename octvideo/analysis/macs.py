@@ -42,11 +42,6 @@ class CostReport:
     upsample_elements: int
 
     @property
-    def upsample_macs(self) -> int:
-        """Nearest upsampling multiplies nothing."""
-        return 0
-
-    @property
     def macs(self) -> int:
         """Convolutions and matmuls, the number that papers print."""
         return self.conv_macs + self.matmul_macs
