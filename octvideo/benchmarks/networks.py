@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.analysis import count_macs, published_figures
-from octvideo.analysis.macs import forward
 from octvideo.analysis.timing import Progress, silent, time_in_turns
 from octvideo.benchmarks.checks import check_alphas, check_at_least, check_choices, check_timing, suiting
 from octvideo.benchmarks.training import peak_bytes, training_step
 from octvideo.layers import recompute_pooled, to_channels_last
+from octvideo.layers.calls import call
 from octvideo.models import build_model
 from octvideo.models.build import chosen_size, default_num_classes
 from octvideo.runtime import keep_freed_memory, optimize
@@ -127,11 +127,11 @@ def inference(network: nn.Module, inputs: Any) -> Callable[[], Any]:
     """A call of a network in evaluation mode, without gradients; a tuple is passed as positional arguments."""
     network.eval()
 
-    def call() -> Any:
+    def run() -> Any:
         with torch.no_grad():
-            return forward(network, inputs)
+            return call(network, inputs)
 
-    return call
+    return run
 
 
 def _network(model: str, alpha: float, octave: str) -> nn.Module:
