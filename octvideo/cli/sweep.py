@@ -14,7 +14,7 @@ from typing import IO
 import torch
 from rich.progress import Progress, TaskID, TimeElapsedColumn
 
-from octvideo.cli.options import new_parser, training_parser
+from octvideo.cli.options import OneLineParser, new_parser, training_parser
 from octvideo.cli.report import find_results
 from octvideo.cli.results import view_latency
 from octvideo.cli.terminal import live_bars, plain_column
@@ -48,6 +48,18 @@ def run(arguments: Sequence[str]) -> int:
     """Sweep from command-line arguments; those behind "--" go to every `octvideo train`."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
     given, passed_on = list(arguments[:at]), arguments[at + 1 :]
+    options = parser().parse_args(given)
+    passed_on = [*passed_on, *(["--own_builders"] if options.own_builders else [])]
+    runs = plan_runs(
+        options.output, options.config, options.variants, options.folds or [None], options.seeds, passed_on
+    )
+    run_all(runs, jobs=options.jobs)
+    report(options.output, runs, own_builders=options.own_builders)
+    return 0
+
+
+def parser() -> OneLineParser:
+    """The options of `octvideo sweep`."""
     parser = new_parser("sweep", "Train and test a config over alphas, folds and seeds; finished runs are kept.")
     parser.add_argument("--config", type=str, required=True, help="YAML file of octvideo train")
     parser.add_argument("--variants", type=str, nargs="+", default=["0", "0.25", "0.5"], help="ALPHA or ALPHA:OCTAVE")
@@ -56,14 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--output", type=str, default="runs/sweep", help="folder of the runs and of the report")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, the CPU's cores shared")
     parser.add_argument("--own_builders", action="store_true", help="import a builder of yours, module:function")
-    options = parser.parse_args(given)
-    passed_on = [*passed_on, *(["--own_builders"] if options.own_builders else [])]
-    runs = plan_runs(
-        options.output, options.config, options.variants, options.folds or [None], options.seeds, passed_on
-    )
-    run_all(runs, jobs=options.jobs)
-    report(options.output, runs, own_builders=options.own_builders)
-    return 0
+    return parser
 
 
 def plan_runs(
