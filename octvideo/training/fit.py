@@ -72,18 +72,9 @@ def build_trainer(
     Raises:
         ValueError: ema_decay or precise_bn out of its range, both at once, or one of them beside shards.
     """
-    if not 0 <= ema_decay < 1:
-        raise ValueError(f"ema_decay must be at least 0 and below 1; got {ema_decay}")
-    if precise_bn < 0 or (precise_bn and ema_decay):
-        raise ValueError(
-            f"precise_bn must be 0 or more, and 0 beside ema_decay, whose average has statistics of its own; got "
-            f"{precise_bn}"
-        )
-    if options.get("strategy") == FSDP:
-        if ema_decay:
-            raise ValueError(f"ema_decay is {ema_decay}, but shards have no moving average: set it 0, or strategy ddp")
-        if precise_bn:
-            raise ValueError(f"precise_bn is {precise_bn}, but shards cannot take it: set it 0, or strategy ddp")
+    is_sharded = options.get("strategy") == FSDP
+    _check_final_weights(ema_decay, precise_bn, is_sharded)
+    if is_sharded:
         options["strategy"] = FullySharded()
     output = Path(output)
     callbacks: list[Callback] = [StepSeed(seed), EpochSoFar(), UnreadableClips(UnreadableLog(output / UNREADABLE))]
@@ -105,6 +96,20 @@ def build_trainer(
         use_distributed_sampler=False,  # the data module deals the clips out, and evaluates none twice
         **options,
     )
+
+
+def _check_final_weights(ema_decay: float, precise_bn: int, is_sharded: bool) -> None:
+    if not 0 <= ema_decay < 1:
+        raise ValueError(f"ema_decay must be at least 0 and below 1; got {ema_decay}")
+    if precise_bn < 0 or (precise_bn and ema_decay):
+        raise ValueError(
+            f"precise_bn must be 0 or more, and 0 beside ema_decay, whose average has statistics of its own; got "
+            f"{precise_bn}"
+        )
+    if is_sharded and ema_decay:
+        raise ValueError(f"ema_decay is {ema_decay}, but shards have no moving average: set it 0, or strategy ddp")
+    if is_sharded and precise_bn:
+        raise ValueError(f"precise_bn is {precise_bn}, but shards cannot take it: set it 0, or strategy ddp")
 
 
 def _checkpoints(folder: Path, has_validation: bool, every_n_steps: int) -> list[Callback]:
