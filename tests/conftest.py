@@ -80,13 +80,13 @@ class WarmPython:
         assert codes == [code] * len(codes), printed
         return printed
 
-    def run_ranks(self, command: list, ranks: int = 2, seconds: float = 240) -> Printed:
+    def run_ranks(self, command: list, ranks: int = 2, seconds: float = 240, code: int = 0) -> Printed:
         """Run a command on so many processes that train or score together, as a cluster's launcher starts them."""
         with socket.socket() as server:
             server.bind(("127.0.0.1", 0))
             meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1])}
         variables = [{**meeting, "LOCAL_RANK": str(rank)} for rank in range(ranks)]
-        return self.run(*[command] * ranks, variables=variables, seconds=seconds)
+        return self.run(*[command] * ranks, variables=variables, seconds=seconds, code=code)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import octvideo
-from octvideo.cli.main import COMMANDS
 from octvideo.cli.options import training_parser
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
@@ -41,9 +40,25 @@ def commands():
     return [line.split("#")[0].strip() for line in text.splitlines() if line.strip().startswith("octvideo ")]
 
 
+def parse(line):
+    """A command's options, by its own parser; of a sweep also those that it passes on."""
+    _, name, *given = shlex.split(line)
+    if name == "train":
+        return training_parser().parse_args(given)
+    if "--" in given:  # of sweep
+        training_parser().parse_args(given[given.index("--") + 1 :])
+        del given[given.index("--") :]
+    command = importlib.import_module(f"octvideo.cli.{name}")
+    has_several = name in ("benchmark", "data")
+    return command.parser(given[0]).parse_args(given[1:]) if has_several else command.parser().parse_args(given)
+
+
 @pytest.mark.parametrize("line", commands())
 def test_the_readmes_commands_exist(line):
-    _, name, *given = shlex.split(line)
-    assert name in COMMANDS
-    if name == "train":
-        assert training_parser().parse_args(given).data.train
+    assert parse(line)
+
+
+@pytest.mark.parametrize("line", [*commands(), "octvideo sweep --config my.yaml --"])
+def test_a_command_with_another_option_would_be_found(line):
+    with pytest.raises(ValueError, match="no_such_option"):
+        parse(f"{line} --no_such_option 1")

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from octvideo.analysis.macs import count_macs, evaluating, forward, nested_tensors
+from octvideo.analysis.macs import count_macs, nested_tensors
 from octvideo.analysis.params import count_parameters
 from octvideo.analysis.shapes import ShapesOnly
+from octvideo.layers.calls import call, evaluating
 
 _FLOAT32_BYTES = 4
 
@@ -34,7 +35,7 @@ def activation_bytes(model: nn.Module, inputs: Any) -> int:
     hooks = [leaf.register_forward_hook(add) for leaf in leaves]
     try:
         with evaluating(model), torch.no_grad(), ShapesOnly():
-            forward(model, inputs)
+            call(model, inputs)
     finally:
         for hook in hooks:
             hook.remove()

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from octvideo.analysis.macs import evaluating, forward, nested_tensors
+from octvideo.analysis.macs import nested_tensors
 from octvideo.analysis.timing import summarise_times, time_once_ms
+from octvideo.layers.calls import call, evaluating
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ def measure_latency(model: nn.Module, inputs: Any, *, warmup: int = 3, runs: int
         raise ValueError(f"inputs should hold a tensor on a real device, got device {device}. Use the CPU or a GPU.")
     with evaluating(model), torch.no_grad():
         for _ in range(warmup):
-            forward(model, inputs)
-        times_ms = [time_once_ms(lambda: forward(model, inputs), device) for _ in range(runs)]
+            call(model, inputs)
+        times_ms = [time_once_ms(lambda: call(model, inputs), device) for _ in range(runs)]
     timing = summarise_times(times_ms)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return LatencyReport(timing.median_ms, timing.iqr_ms, torch.get_num_threads(), name)

@@ -4,9 +4,8 @@ One multiply-add is one MAC, the unit that papers on video networks print as "FL
 reach the dispatcher in one forward pass, so functional calls count like modules.
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
 
 from octvideo.analysis.shapes import ShapesOnly
+from octvideo.layers.calls import call, evaluating
+from octvideo.layers.pool import per_axis
 
 aten = torch.ops.aten
 
@@ -40,11 +41,6 @@ class CostReport:
     pool_macs: int
     norm_macs: int
     upsample_elements: int
-
-    @property
-    def upsample_macs(self) -> int:
-        """Nearest upsampling multiplies nothing."""
-        return 0
 
     @property
     def macs(self) -> int:
@@ -93,29 +89,10 @@ def count_macs(model: nn.Module, inputs: Any) -> CostReport:
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with evaluating(model), torch.no_grad(), ShapesOnly(), counter:
-            forward(model, inputs)
+            call(model, inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
     return _sorted_by_kind(counter.get_flop_counts().get("Global", {}))
-
-
-def forward(model: nn.Module, inputs: Any) -> Any:
-    """Call a model: a tuple is passed as positional arguments, all else as the one argument."""
-    args = inputs if isinstance(inputs, tuple) else (inputs,)
-    # PyTorchVideo's networks of several pathways write into the list that they are given.
-    return model(*(list(arg) if isinstance(arg, list) else arg for arg in args))
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode, and afterwards give each of its modules the training flag that it had."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
 
 
 def nested_tensors(value: Any) -> Iterator[Tensor]:
@@ -160,17 +137,11 @@ def _window_reads(size: int, kernel: int, stride: int, padding: int, num_windows
 
 def _avg_pool_macs(axes: int) -> Callable[..., int]:
     def formula(x, kernel_size, stride=(), padding=0, *args, out_shape=None, **kwargs) -> int:
-        kernel, step, pad = (_per_axis(value, axes) for value in (kernel_size, stride or kernel_size, padding))
+        kernel, step, pad = (per_axis(value, axes) for value in (kernel_size, stride or kernel_size, padding))
         sizes, windows = x[-axes:], out_shape[-axes:]
         return math.prod(x[:-axes]) * math.prod(map(_window_reads, sizes, kernel, step, pad, windows))
 
     return formula
-
-
-def _per_axis(value: int | Sequence[int], axes: int) -> Sequence[int]:
-    """One value per pooled axis; a single value stands for all."""
-    values = [value] if isinstance(value, int) else list(value)
-    return values * axes if len(values) == 1 else values
 
 
 def _adaptive_pool_macs(axes: int) -> Callable[..., int]:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.analysis import count_macs, published_figures
-from octvideo.analysis.macs import forward
 from octvideo.analysis.timing import Progress, silent, time_in_turns
 from octvideo.benchmarks.checks import check_alphas, check_at_least, check_choices, check_timing, suiting
 from octvideo.benchmarks.training import peak_bytes, training_step
 from octvideo.layers import recompute_pooled, to_channels_last
+from octvideo.layers.calls import call
 from octvideo.models import build_model
 from octvideo.models.build import chosen_size, default_num_classes
 from octvideo.runtime import keep_freed_memory, optimize
@@ -53,11 +53,12 @@ def benchmark_networks(
         octave: spatial, temporal or spatiotemporal.
         step: inference, or training, which is forward, cross-entropy, backward and SGD.
         variants: "eager" is the network as it is. For inference "channels_last" is the same in channels-last memory
-            (`octvideo.layers.to_channels_last`), "fast" and "compiled" are what
-            `octvideo.runtime.optimize` makes; for training "fast" is in channels-last memory, with bfloat16 by
-            autocast, "lean" pools again in the backward pass as well (`octvideo.layers.recompute_pooled`), and
-            "compiled" is "fast" after torch.compile. "peer" and "peer_compiled" are the dense network as
-            PyTorchVideo (or torchvision) has it, bfloat16 by autocast.
+            (`octvideo.layers.to_channels_last`), "fast" and "compiled" are the fast path, what
+            `octvideo.runtime.optimize` makes. Training has no fast path: there "fast" is channels-last memory, with
+            bfloat16 by autocast, "lean" pools again in the backward pass as well (`octvideo.layers.recompute_pooled`),
+            and "compiled" is "fast" after torch.compile. "peer" and "peer_compiled" are octvideo's own dense network
+            (alpha 0), which has PyTorchVideo's or torchvision's layers and results, as it is and after torch.compile,
+            bfloat16 by autocast; `benchmark_peers` times the other packages themselves.
         batch_size: clips at a time.
         num_frames: frames of a clip; None is the network's own number.
         crop: one number, or height and width, in pixels; empty is the network's own.
@@ -78,8 +79,7 @@ def benchmark_networks(
         ValueError: for an unknown step, variant, type or mode, a number that is too small, an alpha outside [0, 1], a
             size of clips that the network cannot take, or a GPU that is not there.
     """
-    check_choices("step", [step], STEPS)
-    check_choices("variants", variants, VARIANTS)
+    _check_variants(step, variants)
     check_choices("dtype", [dtype], DTYPES)
     check_choices("compile_mode", [compile_mode], COMPILE_MODES)
     check_at_least(1, batch_size=batch_size)
@@ -87,52 +87,58 @@ def benchmark_networks(
     check_alphas(alpha)
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {device!r}, but torch finds no GPU here: use cpu")
-    if step == "inference" and "lean" in variants:
-        raise ValueError("variant lean is for step training: inference keeps nothing for a backward pass")
-    if step == "training" and "channels_last" in variants:
-        raise ValueError("variant channels_last is for step inference: a training step has that in variant fast")
     torch.set_num_threads(threads)
     keep_freed_memory()  # for all variants alike
     size = chosen_size(model, num_frames, crop)
     clips = torch.randn(batch_size, 3, *size, device=device)
     alphas = list(dict.fromkeys([0.0, *alpha]))
-    make = _inference if step == "inference" else _training
-    calls: dict[str, Call] = {}
-    rows = []
+    calls: dict[tuple[str, float], Call] = {}
+    gmacs: dict[float, float] = {}
     for done, one in enumerate(alphas):
         network = _network(model, one, octave).to(device)
         with suiting(model, size):
-            gmacs = count_macs(network, clips[:1]).gmacs
+            gmacs[one] = count_macs(network, clips[:1]).gmacs
         for variant in variants:
-            if variant in PEERS and one:
+            if one and variant in PEERS:
                 continue
-            name = f"{variant} {one:g}"
-            calls[name] = make(variant, network, clips, getattr(torch, dtype), compile_mode)
-            if step == "training":  # batch norms refuse what a network takes without training
-                with suiting(model, size):
-                    calls[name]()
-            rows.append({"variant": variant, "alpha": one, "gmacs_per_view": gmacs})
+            given = variant, network, clips, getattr(torch, dtype), compile_mode
+            if step == "inference":
+                calls[variant, one] = _inference(*given)
+            else:
+                calls[variant, one] = _training(*given, num_classes=default_num_classes(model))
+                with suiting(model, size):  # batch norms refuse what a network takes without training
+                    calls[variant, one]()
         progress("building", done + 1, len(alphas))
     # The C library finds places for a training step's many maps only after some steps; until then it asks for more.
     warmup = 3 if step == "training" else 1
-    times = time_in_turns(calls, device=device, rounds=rounds, warmup=warmup, progress=progress)
-    for row in rows:
-        name = f"{row['variant']} {row['alpha']:g}"
-        row |= vars(times[name])
+    by_name = {f"{variant} {one:.12g}": run for (variant, one), run in calls.items()}
+    times = time_in_turns(by_name, device=device, rounds=rounds, warmup=warmup, progress=progress)
+    rows = []
+    for (variant, one), name in zip(calls, by_name, strict=True):
+        rows.append({"variant": variant, "alpha": one, "gmacs_per_view": gmacs[one], **vars(times[name])})
         if step == "training":
-            row["peak_memory_mb"] = peak_bytes(calls[name], torch.device(device)) / 1e6
+            rows[-1]["peak_memory_mb"] = peak_bytes(by_name[name], torch.device(device)) / 1e6
     return [_with_ratios(row, rows, octave) for row in rows]
+
+
+def _check_variants(step: str, variants: Sequence[str]) -> None:
+    check_choices("step", [step], STEPS)
+    check_choices("variants", variants, VARIANTS)
+    if step == "inference" and "lean" in variants:
+        raise ValueError("variant lean is for step training: inference keeps nothing for a backward pass")
+    if step == "training" and "channels_last" in variants:
+        raise ValueError("variant channels_last is for step inference: a training step has that in variant fast")
 
 
 def inference(network: nn.Module, inputs: Any) -> Callable[[], Any]:
     """A call of a network in evaluation mode, without gradients; a tuple is passed as positional arguments."""
     network.eval()
 
-    def call() -> Any:
+    def run() -> Any:
         with torch.no_grad():
-            return forward(network, inputs)
+            return call(network, inputs)
 
-    return call
+    return run
 
 
 def _network(model: str, alpha: float, octave: str) -> nn.Module:
@@ -158,8 +164,9 @@ def _inference(variant: str, network: nn.Module, clips: Tensor, dtype: torch.dty
     return inference(optimize(network, clips, dtype=dtype, compile=variant == "compiled"), clips)
 
 
-def _training(variant: str, network: nn.Module, clips: Tensor, dtype: torch.dtype, compile_mode: str) -> Call:
-    num_classes = int(network(clips[:1]).shape[1])
+def _training(
+    variant: str, network: nn.Module, clips: Tensor, dtype: torch.dtype, compile_mode: str, num_classes: int
+) -> Call:
     network = copy.deepcopy(network)
     if variant in ("fast", "lean", "compiled"):
         network, clips = _in_channels_last(network, clips)

@@ -84,17 +84,27 @@ def benchmark_packing(
         for kind, paths in kinds.items():
             forms = {FILES: paths}
             for size in short_sides:
-                packed = [Path(folder) / f"{kind} {size} {number}.mp4" for number in range(len(paths))]
-                for done, (old, new) in enumerate(zip(paths, packed, strict=True)):
-                    progress(f"packing {kind} at {size}", done, len(paths))
-                    new.write_bytes(encode_video(old, short_side=size, gop=gop, quality=quality))
-                progress(f"packing {kind} at {size}", len(paths), len(paths))
-                forms[f"packed, {size}"] = list(map(str, packed))
+                pack = partial(encode_video, short_side=size, gop=gop, quality=quality)
+                forms[f"packed, {size}"] = _packed(f"{kind} {size}", paths, Path(folder), pack, progress)
             for views in zip(clips, crops, strict=True):
                 for count in workers:
                     part = Path(folder) / f"{kind} {views} {count}"
                     rows += _time_forms(kind, forms, views, count, part, settings, rounds, progress)
     return rows
+
+
+def _packed(
+    name: str, paths: Sequence[str], folder: Path, pack: Callable[[str], bytes], progress: Progress
+) -> list[str]:
+    """Write videos as `pack` encodes them."""
+    written = []
+    for done, path in enumerate(paths):
+        progress(f"packing {name}", done, len(paths))
+        file = folder / f"{name} {done}.mp4"
+        file.write_bytes(pack(path))
+        written.append(str(file))
+    progress(f"packing {name}", len(paths), len(paths))
+    return written
 
 
 def _time_forms(

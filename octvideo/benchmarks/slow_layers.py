@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from octvideo.analysis import count_macs
-from octvideo.analysis.macs import evaluating, forward, nested_tensors
+from octvideo.analysis.macs import nested_tensors
 from octvideo.analysis.timing import Progress, Timing, silent, time_in_turns
 from octvideo.benchmarks.checks import check_alphas, check_at_least, check_timing, suiting
 from octvideo.benchmarks.layers import check_variants, layer_call
 from octvideo.benchmarks.networks import inference
 from octvideo.convert import octavize
 from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, dense_from_octave, merge
+from octvideo.layers.calls import call, evaluating
 from octvideo.models import build_model
 from octvideo.models.build import chosen_size, default_num_classes
 from octvideo.runtime import optimize
@@ -173,7 +174,7 @@ def _record(network: nn.Module, inputs: Any) -> list[tuple[list[str], Any, Any]]
     hooks = [conv.register_forward_pre_hook(record, with_kwargs=True) for conv in convs.values()]
     try:
         with evaluating(network), torch.no_grad():
-            forward(network, inputs)
+            call(network, inputs)
     finally:
         for hook in hooks:
             hook.remove()

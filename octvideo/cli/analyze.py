@@ -16,13 +16,14 @@ from octvideo.report import write_audit
 
 def run(arguments: Sequence[str]) -> int:
     """Analyze from command-line arguments."""
-    options = _parser().parse_args(list(arguments))
+    options = parser().parse_args(list(arguments))
     if options.output is not None and not options.paper:
         raise ValueError(f"output is {options.output!r}, but one network's table is only printed: add --paper")
     return audit(options.output) if options.paper else analyze(options)
 
 
-def _parser() -> OneLineParser:
+def parser() -> OneLineParser:
+    """The options of `octvideo analyze`."""
     parser = new_parser("analyze", "Print multiply-adds, parameters and activations of a network at several alphas.")
     parser.add_argument(
         "--model", type=str, default="i3d_r50", help="a builder's name, or package.module:function with its arguments"

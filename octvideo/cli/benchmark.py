@@ -28,7 +28,7 @@ def run(arguments: Sequence[str]) -> int:
     if name not in BENCHMARKS:
         raise ValueError(f"octvideo benchmark takes one of {', '.join(BENCHMARKS)}; got {name!r}")
     benchmark = BENCHMARKS[name]
-    options = _parser(name, benchmark).parse_args(list(arguments[1:])).as_dict()
+    options = parser(name).parse_args(list(arguments[1:])).as_dict()
     output = options.pop("output")
     with live_bars(stderr=True, transient=True) as progress:
         rows = benchmark.measure(**options, progress=_bars(progress))
@@ -50,8 +50,9 @@ def _usage() -> str:
     return "\n".join([usage, "", *lines])
 
 
-def _parser(name: str, benchmark: Benchmark) -> OneLineParser:
-    """Options from the function's signature and docstring; its sequences are words one after the other."""
+def parser(name: str) -> OneLineParser:
+    """The options of a benchmark, from its function's signature and docstring; sequences are words in a row."""
+    benchmark = BENCHMARKS[name]
     parser = new_parser(f"benchmark {name}", f"Time {benchmark.description}.")
     hints = get_type_hints(benchmark.measure)
     many = {key: get_args(hint)[0] for key, hint in hints.items() if get_origin(hint) is Sequence and key != "return"}

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 
-from octvideo.cli.options import new_parser
+from octvideo.cli.options import OneLineParser, new_parser
 from octvideo.cli.terminal import live_bars
 from octvideo.data import read_annotations
 from octvideo.data.motion import synthesize_motion_set
@@ -33,7 +33,34 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if action not in ACTIONS:
         raise ValueError(f"octvideo data takes one of the actions {', '.join(ACTIONS)}; got {action!r}")
-    return ACTIONS[action](list(arguments[1:]))
+    return ACTIONS[action](parser(action).parse_args(list(arguments[1:])))
+
+
+def parser(action: str) -> OneLineParser:
+    """The options of `octvideo data ACTION`."""
+    parser = new_parser(f"data {action}", DESCRIPTIONS[action])
+    if action == "synthesize":
+        parser.add_argument("--output", type=str, default="runs/motion", help="folder for videos and lists")
+        parser.add_function_arguments(synthesize_motion_set, skip={"folder", "progress"})
+    elif action == "scan":
+        _add_scan_options(parser)
+    else:
+        text = "folder for the shards; the same call goes on there"
+        parser.add_argument("source", type=str, help="list, CSV file, or folder per class")
+        parser.add_argument("--output", type=str, required=True, help=text)
+        parser.add_function_arguments(pack_videos, skip={"source", "folder", "progress"})
+    return parser
+
+
+def _add_scan_options(parser: OneLineParser) -> None:
+    parser.add_argument("list", type=str, help="list, CSV file, or folder per class")
+    parser.add_argument("--root", type=str | None, default=None, help="folder that relative paths start from")
+    parser.add_argument("--class_names", type=str | None, default=None, help="file of class names")
+    parser.add_argument("--output", type=str, default="runs/scan", help="folder for manifest, report and bad-file list")
+    parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1, help="files at a time")
+    parser.add_argument(
+        "--timeout_seconds", type=float, default=300.0, help="time limit of a file, which then counts as bad"
+    )
 
 
 @contextmanager
@@ -55,14 +82,11 @@ def saying_what_is_full(folder: str | Path) -> Iterator[None]:
         ) from error
 
 
-def run_synthesize(arguments: Sequence[str]) -> int:
+def run_synthesize(options: Any) -> int:
     """`octvideo data synthesize`: the built-in motion set."""
-    parser = new_parser("data synthesize", "Make videos of 8 classes that only motion tells apart.")
-    parser.add_argument("--output", type=str, default="runs/motion", help="folder for videos and lists")
-    parser.add_function_arguments(synthesize_motion_set, skip={"folder", "progress"})
-    options = parser.parse_args(list(arguments)).as_dict()
-    folder = options.pop("output")
-    synthesize(folder, **options)
+    given = options.as_dict()
+    folder = given.pop("output")
+    synthesize(folder, **given)
     print(f"{folder}: train.txt, val.txt, test.txt, classes.txt")
     return 0
 
@@ -76,22 +100,8 @@ def synthesize(folder: str, **options: int) -> None:
         )
 
 
-def run_scan(arguments: Sequence[str]) -> int:
+def run_scan(options: Any) -> int:
     """`octvideo data scan`: decode every file of a list; the exit code is 1 where one of them is of no use."""
-    parser = new_parser(
-        "data scan",
-        "Decode every video of a list, and write what was found: manifest.csv for --data.manifest, report.md with a "
-        "picture, bad.csv. The same command again goes on where it was broken off, and looks at new and changed files.",
-    )
-    parser.add_argument("list", type=str, help="list, CSV file, or folder per class")
-    parser.add_argument("--root", type=str | None, default=None, help="folder that relative paths start from")
-    parser.add_argument("--class_names", type=str | None, default=None, help="file of class names")
-    parser.add_argument("--output", type=str, default="runs/scan", help="folder for manifest, report and bad-file list")
-    parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1, help="files at a time")
-    parser.add_argument(
-        "--timeout_seconds", type=float, default=300.0, help="time limit of a file, which then counts as bad"
-    )
-    options = parser.parse_args(list(arguments))
     with saying_what_is_full(options.output):
         return _scan(options)
 
@@ -122,18 +132,14 @@ def _scan(options: Any) -> int:
     return 1 if any(counts[status] for status in BAD) else 0
 
 
-def run_pack(arguments: Sequence[str]) -> int:
+def run_pack(options: Any) -> int:
     """`octvideo data pack`: a list of videos as tar shards of small ones."""
-    parser = new_parser("data pack", "Encode videos small, and write them as tar shards that training reads in order.")
-    parser.add_argument("source", type=str, help="list, CSV file, or folder per class")
-    parser.add_argument("--output", type=str, required=True, help="folder for the shards; the same call goes on there")
-    parser.add_function_arguments(pack_videos, skip={"source", "folder", "progress"})
-    options = parser.parse_args(list(arguments)).as_dict()
-    source, folder = options.pop("source"), options.pop("output")
+    given = options.as_dict()
+    source, folder = given.pop("source"), given.pop("output")
     with saying_what_is_full(folder), live_bars() as progress:
         bar = progress.add_task(f"videos of {source}")
         index = pack_videos(
-            source, folder, **options, progress=lambda done, total: progress.update(bar, completed=done, total=total)
+            source, folder, **given, progress=lambda done, total: progress.update(bar, completed=done, total=total)
         )
     megabytes = sum(shard.num_bytes for shard in index.shards) / 1e6
     print(f"{folder}: {len(index)} videos in {len(index.shards)} shards, {megabytes:.1f} MB")
@@ -142,8 +148,15 @@ def run_pack(arguments: Sequence[str]) -> int:
     return 0
 
 
-ACTIONS: dict[str, Callable[[Sequence[str]], int]] = {
+ACTIONS: dict[str, Callable[[Any], int]] = {
     "synthesize": run_synthesize,
     "scan": run_scan,
     "pack": run_pack,
+}
+
+DESCRIPTIONS = {
+    "synthesize": "Make videos of 8 classes that only motion tells apart.",
+    "scan": "Decode every video of a list, and write what was found: manifest.csv for --data.manifest, report.md with "
+    "a picture, bad.csv. The same command again goes on where it was broken off, and looks at new and changed files.",
+    "pack": "Encode videos small, and write them as tar shards that training reads in order.",
 }

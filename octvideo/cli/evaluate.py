@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from octvideo.cli.options import add_fast_option, add_reading_options, new_parser
+from octvideo.cli.options import OneLineParser, add_fast_option, add_reading_options, new_parser
 from octvideo.cli.results import RunFacts, score, scoring_trainer, show, write_artifacts
 from octvideo.data import VideoDataModule
 from octvideo.training import load_classifier
@@ -16,30 +16,7 @@ from octvideo.training import load_classifier
 
 def run(arguments: Sequence[str]) -> int:
     """Evaluate from command-line arguments."""
-    parser = new_parser(
-        "evaluate", "Score a checkpoint on labelled videos, views averaged; called again it goes on where it was."
-    )
-    parser.add_argument("--checkpoint", type=str, required=True, help=".ckpt file that octvideo train wrote")
-    parser.add_argument("--data", type=str, required=True, help="list, CSV file, or folder per class")
-    parser.add_argument("--root", type=str | None, default=None, help="folder that relative paths start from")
-    parser.add_argument("--missing", type=Literal["error", "skip"], default="error", help="listed videos not there")
-    parser.add_argument("--num_clips", type=int | None, default=None, help="clips per video; None as in training")
-    parser.add_argument("--num_crops", type=int | None, default=None, help="crops per clip; None as in training")
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--num_workers", type=int, default=2)
-    parser.add_argument("--accelerator", type=str, default="auto")
-    parser.add_argument("--devices", type=int, default=1, help="processes that share the videos, one per GPU")
-    add_reading_options(parser)
-    parser.add_argument("--manifest", type=str | None, default=None, help="file that octvideo data scan wrote")
-    add_fast_option(parser)
-    parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; None is torch's choice")
-    parser.add_argument("--name", type=str, default="run", help="experiment's name in reports")
-    parser.add_argument("--dataset", type=str, default="videos", help="data set's name in reports")
-    parser.add_argument("--seed", type=int, default=0, help="the training run's, for reports")
-    parser.add_argument("--fold", type=str | None, default=None, help="the training run's, for reports")
-    parser.add_argument("--output", type=str, default="runs/evaluate", help="folder for the result")
-    parser.add_argument("--own_builders", action="store_true", help="import a builder that the checkpoint names")
-    options = parser.parse_args(list(arguments))
+    options = parser().parse_args(list(arguments))
     folder = Path(options.output)
     if (folder / "result.json").exists():
         raise FileExistsError(f"{folder} holds a result: give another --output, or delete it")
@@ -71,6 +48,34 @@ def run(arguments: Sequence[str]) -> int:
     show(row, folder)
     print(f"  result, confusion matrix and every video's scores: {folder}")
     return 0
+
+
+def parser() -> OneLineParser:
+    """The options of `octvideo evaluate`."""
+    parser = new_parser(
+        "evaluate", "Score a checkpoint on labelled videos, views averaged; called again it goes on where it was."
+    )
+    parser.add_argument("--checkpoint", type=str, required=True, help=".ckpt file that octvideo train wrote")
+    parser.add_argument("--data", type=str, required=True, help="list, CSV file, or folder per class")
+    parser.add_argument("--root", type=str | None, default=None, help="folder that relative paths start from")
+    parser.add_argument("--missing", type=Literal["error", "skip"], default="error", help="listed videos not there")
+    parser.add_argument("--num_clips", type=int | None, default=None, help="clips per video; None as in training")
+    parser.add_argument("--num_crops", type=int | None, default=None, help="crops per clip; None as in training")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--num_workers", type=int, default=2)
+    parser.add_argument("--accelerator", type=str, default="auto")
+    parser.add_argument("--devices", type=int, default=1, help="processes that share the videos, one per GPU")
+    add_reading_options(parser)
+    parser.add_argument("--manifest", type=str | None, default=None, help="file that octvideo data scan wrote")
+    add_fast_option(parser)
+    parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; None is torch's choice")
+    parser.add_argument("--name", type=str, default="run", help="experiment's name in reports")
+    parser.add_argument("--dataset", type=str, default="videos", help="data set's name in reports")
+    parser.add_argument("--seed", type=int, default=0, help="the training run's, for reports")
+    parser.add_argument("--fold", type=str | None, default=None, help="the training run's, for reports")
+    parser.add_argument("--output", type=str, default="runs/evaluate", help="folder for the result")
+    parser.add_argument("--own_builders", action="store_true", help="import a builder that the checkpoint names")
+    return parser
 
 
 def test_data(preprocessing: dict, **options) -> VideoDataModule:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import octvideo
-from octvideo.cli.options import new_parser
+from octvideo.cli.options import OneLineParser, new_parser
 from octvideo.cli.results import view_shape
 from octvideo.cli.terminal import status
 from octvideo.models import build_model
@@ -25,6 +25,20 @@ OF_A_MODEL: dict[str, Any] = {"alpha": 0.0, "octave": "spatial", "num_classes": 
 
 def run(arguments: Sequence[str]) -> int:
     """Export from command-line arguments."""
+    options = parser().parse_args(list(arguments))
+    given = {name: options[name] for name in OF_A_MODEL if options[name] is not None}
+    network, shape, metadata = _read(options.checkpoint, options.model, given, options.own_builders)
+    what = f"{metadata['model']} alpha {metadata['alpha']:g} {metadata['octave']}"
+    _quiet_exporters()
+    with status(f"exporting {what} to {options.output}"):
+        export = EXPORTERS[options.format]
+        report = export(network, torch.zeros(shape), options.output, metadata=metadata, check=options.check)
+    _show(report, what, shape)
+    return 0
+
+
+def parser() -> OneLineParser:
+    """The options of `octvideo export`."""
     parser = new_parser("export", "Write a network as an ONNX file or a torch.export program, and check the file.")
     parser.add_argument("--checkpoint", type=str | None, default=None, help=".ckpt file that octvideo train wrote")
     parser.add_argument(
@@ -39,16 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--output", type=str, required=True, help="file to write, .onnx or .pt2")
     parser.add_argument("--check", type=bool, default=True, help="compare the file's logits with the network's")
     parser.add_argument("--own_builders", action="store_true", help="import a builder that the checkpoint names")
-    options = parser.parse_args(list(arguments))
-    given = {name: options[name] for name in OF_A_MODEL if options[name] is not None}
-    network, shape, metadata = _read(options.checkpoint, options.model, given, options.own_builders)
-    what = f"{metadata['model']} alpha {metadata['alpha']:g} {metadata['octave']}"
-    _quiet_exporters()
-    with status(f"exporting {what} to {options.output}"):
-        export = EXPORTERS[options.format]
-        report = export(network, torch.zeros(shape), options.output, metadata=metadata, check=options.check)
-    _show(report, what, shape)
-    return 0
+    return parser
 
 
 def _read(

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from octvideo.cli.options import add_fast_option, add_reading_options, new_parser
+from octvideo.cli.options import OneLineParser, add_fast_option, add_reading_options, new_parser
 from octvideo.cli.results import speed_up
 from octvideo.data import Annotations, GuardedDataset, VideoDataset, VideoDecodeError, VideoRecord
 from octvideo.data.decode import check_decoder
@@ -19,16 +19,7 @@ from octvideo.training import VideoClassifier, load_classifier
 
 def run(arguments: Sequence[str]) -> int:
     """Predict from command-line arguments; the exit code is 1 where a video could not be read and is not skipped."""
-    parser = new_parser("predict", "Name the action in videos.")
-    parser.add_argument("videos", type=str, nargs="+", help="video files")
-    parser.add_argument("--checkpoint", type=str, required=True, help=".ckpt file that octvideo train wrote")
-    parser.add_argument("--num_clips", type=int | None, default=None, help="clips per video; None as in training")
-    parser.add_argument("--num_crops", type=int | None, default=None, help="crops per clip; None as in training")
-    parser.add_argument("--device", type=str, default="cuda" if torch.cuda.is_available() else "cpu")
-    add_reading_options(parser)
-    add_fast_option(parser)
-    parser.add_argument("--own_builders", action="store_true", help="import a builder that the checkpoint names")
-    options = parser.parse_args(list(arguments))
+    options = parser().parse_args(list(arguments))
     check_decoder(options.decoder)
     classifier = load_classifier(options.checkpoint, own_builders=options.own_builders).to(options.device)
     views = {k: options[k] for k in ("num_clips", "num_crops") if options[k] is not None}
@@ -49,6 +40,20 @@ def run(arguments: Sequence[str]) -> int:
     if failed:
         print(f"{failed:,} of {len(options.videos):,} videos could not be read", file=sys.stderr)
     return 1 if failed and options.unreadable == "error" else 0
+
+
+def parser() -> OneLineParser:
+    """The options of `octvideo predict`."""
+    parser = new_parser("predict", "Name the action in videos.")
+    parser.add_argument("videos", type=str, nargs="+", help="video files")
+    parser.add_argument("--checkpoint", type=str, required=True, help=".ckpt file that octvideo train wrote")
+    parser.add_argument("--num_clips", type=int | None, default=None, help="clips per video; None as in training")
+    parser.add_argument("--num_crops", type=int | None, default=None, help="crops per clip; None as in training")
+    parser.add_argument("--device", type=str, default="cuda" if torch.cuda.is_available() else "cpu")
+    add_reading_options(parser)
+    add_fast_option(parser)
+    parser.add_argument("--own_builders", action="store_true", help="import a builder that the checkpoint names")
+    return parser
 
 
 @torch.inference_mode()

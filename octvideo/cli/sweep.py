@@ -14,7 +14,7 @@ from typing import IO
 import torch
 from rich.progress import Progress, TaskID, TimeElapsedColumn
 
-from octvideo.cli.options import new_parser, training_parser
+from octvideo.cli.options import OneLineParser, new_parser, training_parser
 from octvideo.cli.report import find_results
 from octvideo.cli.results import view_latency
 from octvideo.cli.terminal import live_bars, plain_column
@@ -29,20 +29,37 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Run:
-    """One training run of a sweep: its folder, and the options that set it apart."""
+    """One training run of a sweep: its folder, the options that set it apart, and those that all runs are given."""
 
     folder: Path
     options: tuple[str, ...]
+    passed_on: tuple[str, ...] = ()
 
     @property
     def is_finished(self) -> bool:
         return (self.folder / "result.json").is_file()
+
+    def arguments(self, *more: str) -> list[str]:
+        """Of `octvideo train`; what is passed on comes last and so overrides the others, as it does in any command."""
+        return [*self.options, *more, *self.passed_on]
 
 
 def run(arguments: Sequence[str]) -> int:
     """Sweep from command-line arguments; those behind "--" go to every `octvideo train`."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
     given, passed_on = list(arguments[:at]), arguments[at + 1 :]
+    options = parser().parse_args(given)
+    passed_on = [*passed_on, *(["--own_builders"] if options.own_builders else [])]
+    runs = plan_runs(
+        options.output, options.config, options.variants, options.folds or [None], options.seeds, passed_on
+    )
+    run_all(runs, jobs=options.jobs)
+    report(options.output, runs, own_builders=options.own_builders)
+    return 0
+
+
+def parser() -> OneLineParser:
+    """The options of `octvideo sweep`."""
     parser = new_parser("sweep", "Train and test a config over alphas, folds and seeds; finished runs are kept.")
     parser.add_argument("--config", type=str, required=True, help="YAML file of octvideo train")
     parser.add_argument("--variants", type=str, nargs="+", default=["0", "0.25", "0.5"], help="ALPHA or ALPHA:OCTAVE")
@@ -51,14 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--output", type=str, default="runs/sweep", help="folder of the runs and of the report")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, the CPU's cores shared")
     parser.add_argument("--own_builders", action="store_true", help="import a builder of yours, module:function")
-    options = parser.parse_args(given)
-    passed_on = [*passed_on, *(["--own_builders"] if options.own_builders else [])]
-    runs = plan_runs(
-        options.output, options.config, options.variants, options.folds or [None], options.seeds, passed_on
-    )
-    run_all(runs, jobs=options.jobs)
-    report(options.output, runs, own_builders=options.own_builders)
-    return 0
+    return parser
 
 
 def plan_runs(
@@ -86,7 +96,7 @@ def plan_runs(
                 options = ["--config", str(config), "--output", str(folder), "--resume", "--seed", str(seed)]
                 options += ["--model.alpha", f"{alpha:g}", "--model.octave", octave]
                 options += ["--fold", fold] if fold is not None else []
-                runs.append(Run(folder, (*options, *passed_on)))
+                runs.append(Run(folder, tuple(options), tuple(passed_on)))
                 check_finished(runs[-1])
     return runs
 
@@ -94,7 +104,7 @@ def plan_runs(
 def check_finished(one: Run) -> None:
     """Raise a ValueError where a finished run's options were others than it would have now."""
     if one.is_finished:
-        check_same_options(training_parser().parse_args(list(one.options)).as_dict(), one.folder)
+        check_same_options(training_parser().parse_args(one.arguments()).as_dict(), one.folder)
 
 
 def parse_variant(text: str) -> tuple[float, str]:
@@ -151,8 +161,8 @@ def _start(one: Run, threads: int, jobs: int) -> tuple[subprocess.Popen, IO[byte
     one.folder.mkdir(parents=True, exist_ok=True)
     log = open(one.folder / LOG, "ab")  # noqa: SIM115 - closed when the run ends
     quiet = "true" if jobs == 1 else "false"
-    command = [sys.executable, "-m", "octvideo", "train", *one.options]
-    command += ["--threads", str(threads), "--measure_latency", quiet]
+    arguments = one.arguments("--threads", str(threads), "--measure_latency", quiet)
+    command = [sys.executable, "-m", "octvideo", "train", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment), log
 

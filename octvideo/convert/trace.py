@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, OctPair, dense_layer, pair_layer
+from octvideo.layers.calls import call, evaluating
 from octvideo.layers.conv import dense_kind
 from octvideo.layers.pool import POOLS
 
@@ -132,20 +133,15 @@ def _record(model: nn.Module, example: Any, opaque: frozenset[str]) -> _Recorder
         layer = is_layer(module) or name in opaque
         hooks.append(module.register_forward_pre_hook(recorder.enter(name, layer)))
         hooks.append(module.register_forward_hook(recorder.leave(name, layer), with_kwargs=True))
-    flags = [(module, module.training) for module in model.modules()]
-    args = example if isinstance(example, tuple) else (example,)
-    for tensor in tree_leaves(args):
+    for tensor in tree_leaves(example):
         recorder.values[id(tensor)] = recorder.graph.placeholder(f"input_{len(recorder.values)}")
     try:
-        with torch.no_grad(), recorder, _custom_functions(recorder.custom):
-            # Networks of several pathways write into the list that they are given.
-            out = model.eval()(*(list(a) if isinstance(a, list) else a for a in args))
+        with evaluating(model), torch.no_grad(), recorder, _custom_functions(recorder.custom):
+            out = call(model, example)
         recorder.graph.output(recorder._nodes(tree_leaves(out)))
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in flags:
-            module.training = training
     return recorder
 
 

@@ -319,10 +319,6 @@ class VideoDataModule(pl.LightningDataModule):
         """
         return self._loaders(split, self.dataset(split), rank, world_size, device).views(done, equal)
 
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """The same as the test loader."""
-        return self.test_dataloader()
-
     def _is_given(self, split: str) -> bool:
         held_out = split == "val" and self.hparams["val_fraction"] > 0 and self.hparams["train"] is not None
         return held_out or self.hparams[split] is not None

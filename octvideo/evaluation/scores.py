@@ -152,11 +152,10 @@ class VideoScores(Metric):
 
     Args:
         num_classes: classes K.
-        num_videos: videos in the set, when known: bounds the video index and lets the results say how many are missing.
         **kwargs: torchmetrics' own options.
 
     Raises:
-        ValueError: num_classes or num_videos is below 1.
+        ValueError: num_classes is below 1.
 
     Example:
         >>> scores = VideoScores(num_classes=2)
@@ -176,14 +175,11 @@ class VideoScores(Metric):
     views: list[Tensor]
     left_out: list[Tensor]
 
-    def __init__(self, num_classes: int, num_videos: int | None = None, **kwargs) -> None:
+    def __init__(self, num_classes: int, **kwargs) -> None:
         super().__init__(**kwargs)
         if num_classes < 1:
             raise ValueError(f"num_classes should be at least 1, got {num_classes}. Pass the number of classes.")
-        if num_videos is not None and num_videos < 1:
-            raise ValueError(f"num_videos should be at least 1, got {num_videos}. Pass None where it is not known.")
         self.num_classes = num_classes
-        self.num_videos = num_videos
         for name in ("probs", "labels", "videos", "views", "left_out"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
@@ -202,7 +198,7 @@ class VideoScores(Metric):
         Raises:
             ValueError: a shape, a label, an index or a row's sum is not what is stated above.
         """
-        check_views(probs, label, video, view, self.num_classes, self.num_videos)
+        check_views(probs, label, video, view, self.num_classes)
         self.probs.append(probs.detach().float())
         self.labels.append(label.detach().long())
         self.videos.append(video.detach().long())
@@ -237,9 +233,7 @@ class VideoScores(Metric):
             raise ValueError(
                 f"no video could be scored: each of the {len(left_out.unique())} that were tried is unreadable."
             )
-        results = combine_views(probs[kept], labels[kept], videos[kept], views[kept])
-        results.num_expected = self.num_videos
-        return results
+        return combine_views(probs[kept], labels[kept], videos[kept], views[kept])
 
     def _fill_empty(self) -> None:
         if isinstance(self.left_out, list) and not self.left_out:
@@ -250,13 +244,11 @@ class VideoScores(Metric):
                 state.append(torch.zeros(0, dtype=torch.long, device=self.device))
 
 
-def check_views(
-    probs: Tensor, label: Tensor, video: Tensor, view: Tensor, num_classes: int, num_videos: int | None = None
-) -> None:
+def check_views(probs: Tensor, label: Tensor, video: Tensor, view: Tensor, num_classes: int) -> None:
     """Raise a ValueError unless these are scored views, see `VideoScores.update`."""
     _check_scores(probs, num_classes)
     _check_indices("label", label, len(probs), num_classes)
-    _check_indices("video", video, len(probs), num_videos)
+    _check_indices("video", video, len(probs), None)
     _check_indices("view", view, len(probs), None)
 
 
@@ -286,8 +278,7 @@ def _check_indices(name: str, value: Tensor, length: int, limit: int | None) -> 
     if wrong.any():
         end = "" if limit is None else f" and below {limit}"
         raise ValueError(
-            f"{name} should be at least 0{end}, got {value[wrong][0].item()}. "
-            "Compare num_classes and num_videos with the annotations."
+            f"{name} should be at least 0{end}, got {value[wrong][0].item()}. Compare num_classes with the annotations."
         )
 
 

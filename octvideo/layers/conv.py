@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from octvideo.layers.channels import HIGH, LOW, Segments, count, even_segments
-from octvideo.layers.functional import DOWN_SAMPLINGS, EXCHANGES, Geometry, is_depthwise, octave_conv
+from octvideo.layers.functional import DOWN_SAMPLINGS, EXCHANGES, Geometry, octave_conv
 from octvideo.layers.lowering import conv3d, in_channels_last
 from octvideo.layers.pair import OctPair, check_pair, empty_low
 from octvideo.layers.replace import with_class
@@ -234,7 +234,7 @@ def octave_error(conv: Any, factors: Sequence[int]) -> str | None:
 def group_error(conv: Any) -> str | None:
     """Say why a convolution's groups do not fit its parts, or return None where they do."""
     out_low = count(conv.out_segments, LOW)
-    if is_depthwise(conv.weight, conv.groups):
+    if has_own_filters(conv):
         out_high = count(conv.out_segments, HIGH)
         if out_high * conv.in_channels != conv.in_high * conv.out_channels:
             return f"a depthwise convolution keeps the split: {conv.in_high} high channels go in, {out_high} out"
@@ -245,6 +245,11 @@ def group_error(conv: Any) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+def has_own_filters(conv: Any) -> bool:
+    """`is_depthwise` of a module, transposed or not: every input channel is a group."""
+    return conv.groups > 1 and conv.groups == conv.in_channels
 
 
 def _reach_error(conv: Any) -> str | None:

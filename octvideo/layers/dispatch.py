@@ -10,10 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from octvideo.layers.channels import join
-from octvideo.layers.pair import OctPair, channels_of, concat, merge
+from octvideo.layers.pair import OctPair, channels_of, concat, merge, merge_all
 
 Function = Callable[..., Any]
 
@@ -89,7 +88,7 @@ def call_on_pairs(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any])
     name = getattr(func, "__name__", "")
     if name.endswith("_") and not name.endswith("__") and args and isinstance(args[0], OctPair):
         raise TypeError(f"an octave pair cannot change in place by {name!r}: use an operation that returns its result")
-    return func(*_merged(args), **_merged(kwargs))
+    return func(*merge_all(args), **merge_all(kwargs))
 
 
 def tensor_attribute(pair: OctPair, name: str) -> Any:
@@ -146,8 +145,3 @@ def pools_globally(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
     sizes = (size,) if isinstance(size, int) else size
     returns_indices = kwargs.get("return_indices") or len(args) > 2
     return func in GLOBAL_POOL and sizes is not None and None not in sizes and not returns_indices
-
-
-def _merged(arguments: Any) -> Any:
-    is_pair = lambda x: isinstance(x, OctPair)  # noqa: E731
-    return tree_map(lambda x: merge(x) if isinstance(x, OctPair) else x, arguments, is_leaf=is_pair)

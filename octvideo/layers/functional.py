@@ -267,7 +267,12 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def is_depthwise(weight: Tensor, groups: int) -> bool:
-    """True where every input channel has filters of its own, so that nothing is exchanged between channels."""
+    """True where every input channel has filters of its own, so that nothing is exchanged between channels.
+
+    Args:
+        weight: of a convolution, (C_out, C_in / groups, *kernel); a transposed one's has other axes.
+        groups: of the convolution.
+    """
     return groups > 1 and weight.shape[1] == 1
 
 

@@ -7,10 +7,9 @@ from typing import Any
 from pytorchvideo.layers.drop_path import DropPath
 from pytorchvideo.layers.swish import Swish
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 from torchvision.ops import StochasticDepth
 
-from octvideo.layers.pair import OctPair, merge
+from octvideo.layers.pair import OctPair, merge, merge_all
 
 PAIRWISE_LAYERS: tuple[type[nn.Module], ...] = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.SiLU, nn.GELU, nn.Mish, nn.Hardswish, nn.Hardsigmoid,
@@ -65,11 +64,7 @@ class MergeOutputs:
     """A forward hook: a network whose outputs would be pairs gives dense maps."""
 
     def __call__(self, module: nn.Module, args: Any, out: Any) -> Any:
-        return tree_map(lambda x: merge(x) if isinstance(x, OctPair) else x, out, is_leaf=_is_pair)
-
-
-def _is_pair(x: Any) -> bool:
-    return isinstance(x, OctPair)
+        return merge_all(out)
 
 
 class MergeInputs:

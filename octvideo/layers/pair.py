@@ -210,6 +210,12 @@ def merge(x: OctPair | Tensor) -> Tensor:
     return join(x.high, upsample(x.low, x.high.shape[2:]), x.segments)
 
 
+def merge_all(values: Any) -> Any:
+    """`merge` every pair in nested tuples, lists and dicts; all else stays as it is."""
+    is_pair = lambda x: isinstance(x, OctPair)  # noqa: E731
+    return pytree.tree_map(lambda x: merge(x) if is_pair(x) else x, values, is_leaf=is_pair)
+
+
 def like(x: OctPair | Tensor, reference: OctPair) -> OctPair:
     """Return `x` as a pair with the channels and the sizes of `reference`.
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from octvideo.layers.channels import HIGH, LOW, count, take
-from octvideo.layers.conv import check_takes_tensor, describe_octave, group_error, set_octave
-from octvideo.layers.functional import columns, is_depthwise
+from octvideo.layers.channels import HIGH, LOW, Segments, count, take
+from octvideo.layers.conv import check_takes_tensor, describe_octave, group_error, has_own_filters, set_octave
+from octvideo.layers.functional import columns
 from octvideo.layers.pair import OctPair, check_pair, empty_low
 from octvideo.layers.resize import avg_pool, crop, low_size, upsample
 
@@ -77,13 +77,15 @@ class OctConvTranspose3d(_OctaveConvTranspose, nn.ConvTranspose3d):  # type: ign
     Args:
         in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, bias, dilation, device, dtype:
             as in `nn.ConvTranspose3d`. On an octave axis the output must be `stride` times as large as the input.
+            With groups all four paths are grouped; a depthwise one (groups = in_channels) exchanges nothing.
         alpha_in, alpha_out, octave: as in `OctConv3d`.
 
     Shape:
         `OctPair` of size n -> `OctPair`, the high part of size stride * n on the octave axes.
 
     Raises:
-        ValueError: for an alpha outside [0, 1], an unknown octave, or a size that is not multiplied by the stride.
+        ValueError: for an alpha outside [0, 1], an unknown octave, a size that is not multiplied by the stride, or
+            channels that the groups do not divide.
 
     Example:
         >>> import torch
@@ -103,7 +105,15 @@ def _convolve_transposed(conv: Any, x: OctPair | Tensor) -> OctPair | Tensor:
     if high is None:
         high = low.new_empty(low.shape[0], 0, *_high_size(conv, pair, low))
     # Of an odd size the low part grew by one cell too many.
-    return OctPair(high, crop(low, low_size(high.shape[2:], conv.factors)), conv.out_segments)
+    return OctPair(high, crop(low, low_size(high.shape[2:], conv.factors)), _out_segments(conv, pair))
+
+
+def _out_segments(conv: Any, pair: OctPair) -> Segments:
+    """Which output channels are high and which low; those of a depthwise convolution stay where its input's are."""
+    if not has_own_filters(conv):
+        return conv.out_segments
+    each = conv.out_channels // conv.groups
+    return tuple((high * each, low * each) for high, low in pair.segments)
 
 
 def _high_size(conv: Any, pair: OctPair, out: Tensor) -> list[int]:
@@ -116,8 +126,7 @@ def _output(conv: Any, pair: OctPair, target: int) -> Tensor | None:
     """The sum of the paths to one part; None where the part has no channels."""
     if not count(conv.out_segments, target):
         return None
-    depthwise = is_depthwise(conv.weight, conv.groups)
-    sources = [s for s in (HIGH, LOW) if count(pair.segments, s) and (s == target or not depthwise)]
+    sources = [s for s in (HIGH, LOW) if count(pair.segments, s) and (s == target or not has_own_filters(conv))]
     terms = [_path(conv, pair, s, target, with_bias=s == sources[0]) for s in sources]
     return terms[0] if len(terms) == 1 else terms[0] + terms[1]
 
@@ -127,11 +136,11 @@ def _path(conv: Any, pair: OctPair, source: int, target: int, with_bias: bool) -
     if source == HIGH and target == LOW:
         x = avg_pool(x, conv.factors)
     weight, groups = take(conv.weight, pair.segments, source), conv.groups
-    if is_depthwise(conv.weight, groups):
+    if has_own_filters(conv):
         groups = count(pair.segments, source)
     else:
         weight = columns(weight, conv.out_segments, target, groups)
-    bias = take(conv.bias, conv.out_segments, target) if conv.bias is not None and with_bias else None
+    bias = take(conv.bias, _out_segments(conv, pair), target) if conv.bias is not None and with_bias else None
     f = _CONV_TRANSPOSE[len(conv.factors)]
     out = f(x, weight, bias, conv.stride, conv.padding, conv.output_padding, groups, conv.dilation)
     if source == target or target == LOW:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,8 +35,31 @@ class SEBottleneck(Bottleneck):
         return self.relu(out + identity)
 
 
-@register_image
-def resnet18(num_classes: int = 1000, alpha: float = 0, octave: str = "spatial", dropout: float = 0.0) -> nn.Module:
+def _resnet(
+    name: str, text: str, block: type[BasicBlock | Bottleneck], depths: Sequence[int], **groups: int
+) -> Callable[..., nn.Module]:
+    """The registered builder of a residual network.
+
+    Args:
+        name: of the builder.
+        text: its docstring.
+        block: of the network.
+        depths: blocks of each stage.
+        groups: torchvision's `groups` and `width_per_group`.
+    """
+
+    def build(num_classes: int = 1000, alpha: float = 0, octave: str = "spatial", dropout: float = 0.0) -> nn.Module:
+        net = ResNet(block, list(depths), num_classes=num_classes, **groups)
+        net.avgpool = nn.Sequential(net.avgpool, nn.Dropout(dropout))  # beside a layer without parameters: same names
+        return finish(net, alpha, octave)
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = text
+    return register_image(build)
+
+
+resnet18 = _resnet(
+    "resnet18",
     """(Oct-)ResNet-18 (He et al. 2016).
 
     Args:
@@ -50,79 +73,51 @@ def resnet18(num_classes: int = 1000, alpha: float = 0, octave: str = "spatial",
 
     Raises:
         ValueError: for an alpha outside [0, 1] or an unknown octave.
-    """
-    return _resnet(BasicBlock, (2, 2, 2, 2), num_classes, alpha, octave, dropout)
-
-
-@register_image
-def resnet26(num_classes: int = 1000, alpha: float = 0, octave: str = "spatial", dropout: float = 0.0) -> nn.Module:
+    """,
+    BasicBlock,
+    (2, 2, 2, 2),
+)
+resnet26 = _resnet(
+    "resnet26",
     """(Oct-)ResNet-26, two bottleneck blocks a stage (Chen et al. 2019, figure 4): as `resnet18`.
 
     All residual networks here add before the activation, with stride 2 in the 3x3 convolution, as torchvision's do; the
     paper's ablation has the same convolutions with norm and activation before each.
-    """
-    return _resnet(Bottleneck, (2, 2, 2, 2), num_classes, alpha, octave, dropout)
-
-
-@register_image
-def resnet34(num_classes: int = 1000, alpha: float = 0, octave: str = "spatial", dropout: float = 0.0) -> nn.Module:
-    """(Oct-)ResNet-34: as `resnet18`."""
-    return _resnet(BasicBlock, (3, 4, 6, 3), num_classes, alpha, octave, dropout)
-
-
-@register_image
-def resnet50(num_classes: int = 1000, alpha: float = 0, octave: str = "spatial", dropout: float = 0.0) -> nn.Module:
-    """(Oct-)ResNet-50: as `resnet18`."""
-    return _resnet(Bottleneck, (3, 4, 6, 3), num_classes, alpha, octave, dropout)
-
-
-@register_image
-def resnet101(num_classes: int = 1000, alpha: float = 0, octave: str = "spatial", dropout: float = 0.0) -> nn.Module:
-    """(Oct-)ResNet-101: as `resnet18`."""
-    return _resnet(Bottleneck, (3, 4, 23, 3), num_classes, alpha, octave, dropout)
-
-
-@register_image
-def resnet152(num_classes: int = 1000, alpha: float = 0, octave: str = "spatial", dropout: float = 0.0) -> nn.Module:
+    """,
+    Bottleneck,
+    (2, 2, 2, 2),
+)
+resnet34 = _resnet("resnet34", "(Oct-)ResNet-34: as `resnet18`.", BasicBlock, (3, 4, 6, 3))
+resnet50 = _resnet("resnet50", "(Oct-)ResNet-50: as `resnet18`.", Bottleneck, (3, 4, 6, 3))
+resnet101 = _resnet("resnet101", "(Oct-)ResNet-101: as `resnet18`.", Bottleneck, (3, 4, 23, 3))
+resnet152 = _resnet(
+    "resnet152",
     """(Oct-)ResNet-152: as `resnet18`.
 
     The paper's has a stem of more convolutions and stride 2 in the last convolution of a block, and costs more.
-    """
-    return _resnet(Bottleneck, (3, 8, 36, 3), num_classes, alpha, octave, dropout)
-
-
-@register_image
-def resnet200(num_classes: int = 1000, alpha: float = 0, octave: str = "spatial", dropout: float = 0.0) -> nn.Module:
-    """(Oct-)ResNet-200: as `resnet18`."""
-    return _resnet(Bottleneck, (3, 24, 36, 3), num_classes, alpha, octave, dropout)
-
-
-@register_image
-def se_resnet50(num_classes: int = 1000, alpha: float = 0, octave: str = "spatial", dropout: float = 0.0) -> nn.Module:
-    """(Oct-)SE-ResNet-50 (Hu et al. 2018): as `resnet18`."""
-    return _resnet(SEBottleneck, (3, 4, 6, 3), num_classes, alpha, octave, dropout)
-
-
-@register_image
-def se_resnet152(num_classes: int = 1000, alpha: float = 0, octave: str = "spatial", dropout: float = 0.0) -> nn.Module:
-    """(Oct-)SE-ResNet-152: as `resnet18`."""
-    return _resnet(SEBottleneck, (3, 8, 36, 3), num_classes, alpha, octave, dropout)
-
-
-@register_image
-def resnext50_32x4d(
-    num_classes: int = 1000, alpha: float = 0, octave: str = "spatial", dropout: float = 0.0
-) -> nn.Module:
-    """(Oct-)ResNeXt-50, 32 groups of 4 channels (Xie et al. 2017): as `resnet18`."""
-    return _resnet(Bottleneck, (3, 4, 6, 3), num_classes, alpha, octave, dropout, groups=32, width_per_group=4)
-
-
-@register_image
-def resnext101_32x4d(
-    num_classes: int = 1000, alpha: float = 0, octave: str = "spatial", dropout: float = 0.0
-) -> nn.Module:
-    """(Oct-)ResNeXt-101, 32 groups of 4 channels: as `resnet18`."""
-    return _resnet(Bottleneck, (3, 4, 23, 3), num_classes, alpha, octave, dropout, groups=32, width_per_group=4)
+    """,
+    Bottleneck,
+    (3, 8, 36, 3),
+)
+resnet200 = _resnet("resnet200", "(Oct-)ResNet-200: as `resnet18`.", Bottleneck, (3, 24, 36, 3))
+se_resnet50 = _resnet("se_resnet50", "(Oct-)SE-ResNet-50 (Hu et al. 2018): as `resnet18`.", SEBottleneck, (3, 4, 6, 3))
+se_resnet152 = _resnet("se_resnet152", "(Oct-)SE-ResNet-152: as `resnet18`.", SEBottleneck, (3, 8, 36, 3))
+resnext50_32x4d = _resnet(
+    "resnext50_32x4d",
+    "(Oct-)ResNeXt-50, 32 groups of 4 channels (Xie et al. 2017): as `resnet18`.",
+    Bottleneck,
+    (3, 4, 6, 3),
+    groups=32,
+    width_per_group=4,
+)
+resnext101_32x4d = _resnet(
+    "resnext101_32x4d",
+    "(Oct-)ResNeXt-101, 32 groups of 4 channels: as `resnet18`.",
+    Bottleneck,
+    (3, 4, 23, 3),
+    groups=32,
+    width_per_group=4,
+)
 
 
 @register_image
@@ -135,17 +130,3 @@ def densenet121(num_classes: int = 1000, alpha: float = 0, octave: str = "spatia
     # Whole maps dropped here are elements dropped after the pooling; the names of the parameters stay.
     net.features.add_module("dropout", nn.Dropout2d(dropout))
     return finish(net, alpha, octave, lambda name, conv: name.startswith("features.transition3."))
-
-
-def _resnet(
-    block: type[BasicBlock | Bottleneck],
-    depths: Sequence[int],
-    num_classes: int,
-    alpha: float,
-    octave: str,
-    dropout: float,
-    **groups: int,
-) -> nn.Module:
-    net = ResNet(block, list(depths), num_classes=num_classes, **groups)
-    net.avgpool = nn.Sequential(net.avgpool, nn.Dropout(dropout))  # beside a layer without parameters: same names
-    return finish(net, alpha, octave)

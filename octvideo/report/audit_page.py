@@ -7,6 +7,7 @@ from typing import Any
 
 from octvideo.analysis.audit import AGREES_PERCENT
 from octvideo.report.audit_text import END, MEMORY, NONLOCAL, NONLOCAL_END, OPENING
+from octvideo.report.markdown import pipe_table
 
 _TEXT = ("code", "reason", "reading")
 
@@ -55,8 +56,7 @@ def _summary(rows: Sequence[dict[str, Any]]) -> str:
 
 def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A Markdown table; the first column is text, and so are those in `_TEXT`."""
-    rule = ["---"] + ["---" if name in _TEXT else "---:" for name in header[1:]]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *lines]) + "\n"
+    return pipe_table(header, lines, right=set(header[1:]) - set(_TEXT))
 
 
 def _layer_section(layer: Sequence[dict[str, Any]]) -> str:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from octvideo.report.markdown import pipe_table
 from octvideo.report.plots import plot_accuracy_against_gmacs
 from octvideo.report.rows import ResultRow, read_result
 from octvideo.report.tables import csv_table, markdown_table
@@ -43,11 +44,11 @@ def write_report(paths: Sequence[str | os.PathLike], out_dir: str | os.PathLike)
 def _sources_table(names: Sequence[str], rows: Sequence[ResultRow]) -> str:
     header = ["file", "fold", "seed", "epochs", "top-1 %", "device", "threads", "torch", "commit", "date"]
     keys = ("device", "cpu_threads", "torch_version", "git_commit", "date_utc")
-    lines = [header, ["---"] * len(header)]
+    lines = []
     for name, row in zip(names, rows, strict=True):
         run = [name, row.fold or "", row.seed, "" if row.epochs is None else row.epochs, f"{row.top1_percent:.2f}"]
         lines.append([str(cell) for cell in run] + [_short(row.metadata.get(key)) for key in keys])
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+    return pipe_table(header, lines)
 
 
 def _short(value: object) -> str:

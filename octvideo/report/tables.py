@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Sequence
 
 from octvideo.report.folds import Summary, summarise
+from octvideo.report.markdown import pipe_table
 from octvideo.report.rows import ResultRow
 
 
@@ -57,10 +58,9 @@ def _markdown_section(group: Sequence[Summary]) -> str:
         *(view_column(first), "of dense %", video_column(first), "params M", "latency ms", "runs", "videos"),
     ]
     right = {"alpha", *header[4:]}
-    rule = ["---:" if name in right else "---" for name in header]
     ordered = sorted(group, key=lambda s: (s.row.model, s.row.octave, s.row.name, s.row.alpha))
-    lines = [header, rule, *(_markdown_cells(summary, group) for summary in ordered)]
-    return "\n".join([title, "", *("| " + " | ".join(cells) + " |" for cells in lines), ""])
+    table = pipe_table(header, (_markdown_cells(summary, group) for summary in ordered), right)
+    return f"{title}\n\n{table}"
 
 
 def _markdown_cells(summary: Summary, group: Sequence[Summary]) -> list[str]:

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from octvideo.convert.trace import trace_symbolically
 from octvideo.kernels import LAYOUTS
 from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, OctPair, to_channels_last
+from octvideo.layers.calls import call
 from octvideo.layers.conv import dense_kind
 from octvideo.runtime.fusion import fuse, is_hooked
 from octvideo.runtime.window import MOST_CHANNELS
@@ -260,13 +261,6 @@ def _is_floating(x: Any) -> bool:
 
 def _cast(maps: Any, dtype: torch.dtype | None) -> Any:
     return maps if dtype is None else tree_map(lambda x: x.to(dtype) if _is_floating(x) else x, maps)
-
-
-def call(network: nn.Module, example: Any) -> Any:
-    """Call a network: a tuple is passed as positional arguments, all else as the one argument."""
-    args = example if isinstance(example, tuple) else (example,)
-    # Networks of several pathways write into the list that they are given.
-    return network(*(list(a) if isinstance(a, list) else a for a in args))
 
 
 def _checked(name: str, step: Step, network: nn.Module, check: _Check) -> nn.Module:

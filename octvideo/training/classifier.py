@@ -113,12 +113,17 @@ class VideoClassifier(pl.LightningModule):
         self.val_scores = VideoScores(len(class_names))
 
     def setup(self, stage: str) -> None:
-        """Lay the network out for a trainer; one that a checkpoint rebuilds stays plain, as exports need it."""
+        """Lay the network out for a trainer; one that a checkpoint rebuilds stays plain, as exports need it.
+
+        What saves memory for gradients is for "fit" alone: the network that others score may be on the fast path.
+        """
         if self.hparams["channels_last"]:
             self.network = layers.to_channels_last(self.network)
             self.takes_channels_last = True
         else:
             self.network = layers.own_convolutions(self.network)
+        if stage != "fit":
+            return
         if self.hparams["checkpoint_activations"]:
             recompute.checkpoint_activations(self.network)
         if self.hparams["recompute_pooled"]:

@@ -26,6 +26,9 @@ from octvideo.training.sharding import FSDP, FullySharded
 from octvideo.training.sync_norm import PairSyncBatchNorm
 from octvideo.training.unreadable import UNREADABLE, UnreadableClips
 
+UNFIT = (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError)
+"""What a checkpoint raises that is damaged, or another run's."""
+
 
 class _Started(Callback):
     """Says whether a checkpoint is read and the trainer at work."""
@@ -69,18 +72,9 @@ def build_trainer(
     Raises:
         ValueError: ema_decay or precise_bn out of its range, both at once, or one of them beside shards.
     """
-    if not 0 <= ema_decay < 1:
-        raise ValueError(f"ema_decay must be at least 0 and below 1; got {ema_decay}")
-    if precise_bn < 0 or (precise_bn and ema_decay):
-        raise ValueError(
-            f"precise_bn must be 0 or more, and 0 beside ema_decay, whose average has statistics of its own; got "
-            f"{precise_bn}"
-        )
-    if options.get("strategy") == FSDP:
-        if ema_decay:
-            raise ValueError(f"ema_decay is {ema_decay}, but shards have no moving average: set it 0, or strategy ddp")
-        if precise_bn:
-            raise ValueError(f"precise_bn is {precise_bn}, but shards cannot take it: set it 0, or strategy ddp")
+    is_sharded = options.get("strategy") == FSDP
+    _check_final_weights(ema_decay, precise_bn, is_sharded)
+    if is_sharded:
         options["strategy"] = FullySharded()
     output = Path(output)
     callbacks: list[Callback] = [StepSeed(seed), EpochSoFar(), UnreadableClips(UnreadableLog(output / UNREADABLE))]
@@ -102,6 +96,20 @@ def build_trainer(
         use_distributed_sampler=False,  # the data module deals the clips out, and evaluates none twice
         **options,
     )
+
+
+def _check_final_weights(ema_decay: float, precise_bn: int, is_sharded: bool) -> None:
+    if not 0 <= ema_decay < 1:
+        raise ValueError(f"ema_decay must be at least 0 and below 1; got {ema_decay}")
+    if precise_bn < 0 or (precise_bn and ema_decay):
+        raise ValueError(
+            f"precise_bn must be 0 or more, and 0 beside ema_decay, whose average has statistics of its own; got "
+            f"{precise_bn}"
+        )
+    if is_sharded and ema_decay:
+        raise ValueError(f"ema_decay is {ema_decay}, but shards have no moving average: set it 0, or strategy ddp")
+    if is_sharded and precise_bn:
+        raise ValueError(f"precise_bn is {precise_bn}, but shards cannot take it: set it 0, or strategy ddp")
 
 
 def _checkpoints(folder: Path, has_validation: bool, every_n_steps: int) -> list[Callback]:
@@ -133,22 +141,33 @@ def fit(classifier: VideoClassifier, data: VideoDataModule, trainer: pl.Trainer,
         KeyboardInterrupt: training was interrupted; the last checkpoint is there.
     """
     if resume is not None:
-        # A mistake in the lists, or other shards, are no fault of the checkpoint.
-        data.setup("fit")
-        state = read_resumed(resume).get(type(data).__qualname__)
-        data.load_state_dict(state if isinstance(state, dict) else {})
+        _take_up(data, resume)
     started = _Started()
     trainer.callbacks.insert(0, started)  # type: ignore[attr-defined]
     try:
-        if resume is not None:
-            data.first_epoch, data.first_batch = position(read_resumed(resume))
         with warnings.catch_warnings(), ended_together(trainer):
             # Neither holds here: the batch sampler leaves out what was seen, and nobody writes into the logits.
             warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
             warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
             trainer.fit(classifier, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=True)
-    except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+    except UNFIT as error:
         if resume is None or started.has_started or str(resume) in str(error):
             raise
-        reason = textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
-        raise ValueError(f"{resume} cannot be resumed with these options, or is damaged: {reason}") from error
+        raise _unfit(resume, error) from error
+
+
+def _take_up(data: VideoDataModule, resume: Path) -> None:
+    """Let the data go on at a checkpoint's place."""
+    data.setup("fit")  # a mistake in the lists, or other shards, are no fault of the checkpoint
+    checkpoint = read_resumed(resume)
+    state = checkpoint.get(type(data).__qualname__)
+    data.load_state_dict(state if isinstance(state, dict) else {})
+    try:
+        data.first_epoch, data.first_batch = position(checkpoint)
+    except UNFIT as error:
+        raise _unfit(resume, error) from error
+
+
+def _unfit(resume: Path, error: Exception) -> ValueError:
+    reason = textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
+    return ValueError(f"{resume} cannot be resumed with these options, or is damaged: {reason}")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from octvideo.data import VideoDataModule
 from octvideo.layers import OctPair
+from octvideo.layers.calls import evaluating
 from octvideo.layers.channels import join
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -88,19 +89,16 @@ def _taking_statistics(
     network: nn.Module, norms: Iterable[BatchNorm], moments: dict[BatchNorm, _Moments]
 ) -> Iterator[None]:
     """Norms in training and all else in evaluation; afterwards everything as it was, running statistics too."""
-    flags = [(module, module.training) for module in network.modules()]
     buffers = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
     hooks = [norm.register_forward_pre_hook(moments[norm]) for norm in norms]
-    network.eval()
-    for norm in norms:
-        norm.training = True
     try:
-        yield
+        with evaluating(network):
+            for norm in norms:
+                norm.training = True
+            yield
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in flags:
-            module.training = training
         for buffer, before in buffers:
             buffer.copy_(before)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 
 from octvideo.data import UnreadableLog, VideoDecodeError
@@ -19,7 +20,7 @@ class UnreadableClips(Callback):
         log: where they are entered.
 
     Raises:
-        VideoDecodeError: at the end of a training epoch of which no clip could be read.
+        VideoDecodeError: at the end of a training epoch of which no clip could be read, in any process.
     """
 
     def __init__(self, log: UnreadableLog) -> None:
@@ -47,10 +48,12 @@ class UnreadableClips(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.unreadable.reload()  # what other processes have entered
         self._show(pl_module, on_step=False)  # with what validation has left out since the last batch
-        if self.num_left_out and not self.num_read:
+        counts = torch.tensor([self.num_read, self.num_left_out], device=pl_module.device)
+        num_read, num_left_out = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
+        if num_left_out and not num_read:
             path, reason = next(reversed(self.unreadable.videos("train").items()))
             raise VideoDecodeError(
-                f"none of the {self.num_left_out:,} clips of epoch {trainer.current_epoch + 1} could be read, such as "
+                f"none of the {num_left_out:,} clips of epoch {trainer.current_epoch + 1} could be read, such as "
                 f"{path}: {reason.rstrip('.')}. All are listed in {self.unreadable.path}."
             )
 

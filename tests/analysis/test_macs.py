@@ -134,7 +134,7 @@ def test_nearest_upsampling_writes_and_multiplies_nothing():
         x = torch.zeros(1, *shape)
         report = count_macs(Call(lambda x, factor=factor: F.interpolate(x, scale_factor=factor)), x)
         assert report.upsample_elements == F.interpolate(x, scale_factor=factor).numel()
-        assert report.upsample_macs == report.total_macs == 0
+        assert report.total_macs == 0
     assert count_macs(Call(lambda x: x.repeat_interleave(2, -1)), torch.zeros(1, 4, 6)).total_macs == 0
 
 

@@ -56,6 +56,14 @@ def trained(two_classes, tmp_path_factory):
     return output
 
 
+@pytest.fixture(scope="module")
+def trained_in_little_memory(two_classes, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "little memory"
+    changes = {"model.checkpoint_activations": "true", "model.recompute_pooled": "true", "model.alpha": 0.25}
+    assert main(arguments(two_classes, output, **changes, **{"trainer.max_epochs": 1})) == 0
+    return output
+
+
 def test_training_writes_a_result_that_says_what_it_is(trained):
     values = json.loads((trained / "result.json").read_text())
     assert values["alpha"] == 0.25
@@ -150,9 +158,18 @@ def test_official_lists_with_missing_videos(kinetics, capsys):
     assert read_result(kinetics / "again" / "result.json").num_videos == 4
 
 
-@pytest.mark.parametrize(("fast", "tolerance"), [((), 1e-4), (("float32",), 1e-4), (("bfloat16",), 0.05)])
-def test_the_fast_path_scores_the_same(two_classes, trained, tmp_path, capsys, fast, tolerance):
-    checkpoint, clips = trained / "checkpoints" / "last.ckpt", two_classes / "test.txt"
+@pytest.mark.parametrize(
+    ("run_of", "fast", "tolerance"),
+    [
+        ("trained", (), 1e-4),
+        ("trained", ("float32",), 1e-4),
+        ("trained", ("bfloat16",), 0.05),
+        ("trained_in_little_memory", (), 1e-4),
+    ],
+)
+def test_the_fast_path_scores_the_same(request, two_classes, tmp_path, capsys, run_of, fast, tolerance):
+    checkpoint = request.getfixturevalue(run_of) / "checkpoints" / "last.ckpt"
+    clips = two_classes / "test.txt"
     scores = []
     for name, options in (("plain", ()), ("fast", ("--fast", *fast))):
         code, out, _ = run(
@@ -282,7 +299,7 @@ def test_sweep_runs_every_variant_and_reports(two_classes, tmp_path, capsys):
         tmp_path / "sweep", config, ["0", "0.5:temporal"], ["train", "test"], [0], ["--trainer.max_epochs", "1"]
     )
     for finished in runs[1:3]:
-        assert main(["train", *finished.options, "--measure_latency", "false"]) == 0
+        assert main(["train", *finished.arguments(), "--measure_latency", "false"]) == 0
     code, out, _ = run(capsys, *given, "--output", tmp_path / "sweep", "--jobs", 2, "--", "--trainer.max_epochs", 1)
     assert code == 0
     assert [(one.folder / "log.txt").exists() for one in runs] == [True, False, False, True]  # two were finished
@@ -330,6 +347,23 @@ def test_two_ranks_write_one_result_over_every_video(two_classes, tmp_path, warm
     printed = warm_python.run(["-m", "octvideo", *given], seconds=120)
     assert printed.out.count("top-1 ") == 1
     assert read_result(tmp_path / "run" / "result.json").num_videos == 4
+
+
+def test_what_a_sweep_passes_on_overrides_what_it_sets(tmp_path, monkeypatch):
+    started = []
+
+    class Stopped(subprocess.Popen):
+        def __init__(self, command, **_):
+            started.append(training_parser().parse_args(command[4:]))
+            super().__init__([sys.executable, "-c", ""])
+
+    monkeypatch.setattr(subprocess, "Popen", Stopped)
+    (tmp_path / "config.yaml").write_text("threads: 7\nmeasure_latency: true\n")
+    for passed_on in ((), ("--threads", "3", "--measure_latency", "true")):
+        runs = plan_runs(tmp_path / "sweep", tmp_path / "config.yaml", ["0"], [None], [0], passed_on)
+        with pytest.raises(RuntimeError, match="1 of 1 runs failed"):
+            run_all(runs, jobs=10_000)
+    assert [(options.threads, options.measure_latency) for options in started] == [(1, False), (3, True)]
 
 
 def test_a_failed_run_of_a_sweep_is_named(tmp_path):

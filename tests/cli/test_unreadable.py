@@ -281,3 +281,16 @@ def test_two_ranks_go_on_beside_batches_of_nothing(lists_with_broken, warm_pytho
         ("train", "broken 0.mp4"), ("train", "broken 1.mp4"), ("val", "broken 0.mp4"), ("test", "broken 0.mp4"),
     }  # fmt: skip
     assert read_result(lists_with_broken / "run" / "result.json").num_videos == 4
+
+
+@pytest.mark.parametrize(("videos", "code"), [(("train 0.mp4", "broken 0.mp4"), 0), (("broken 0.mp4",) * 2, 1)])
+def test_an_epoch_of_nothing_is_one_in_which_no_rank_has_read_a_clip(
+    lists_with_broken, two_classes, warm_python, videos, code
+):
+    """Each rank has one clip of an epoch."""
+    paths = {"train 0.mp4": two_classes / "train 0.mp4", "broken 0.mp4": lists_with_broken / "broken 0.mp4"}
+    (lists_with_broken / "two.txt").write_text("".join(f"{paths[name]} {label}\n" for label, name in enumerate(videos)))
+    changes = {"data.train": lists_with_broken / "two.txt", "trainer.devices": 2, "data.unreadable": "skip"}
+    given = command(lists_with_broken, "run", **changes)
+    printed = warm_python.run_ranks(["-m", "octvideo", *given], code=code)
+    assert ("none of the 2 clips of epoch 1 could be read, such as" in printed.err) == bool(code)

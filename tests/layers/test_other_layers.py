@@ -67,6 +67,57 @@ def test_transposed_convolution_in_one_and_three_dimensions():
     torch.testing.assert_close(depthwise(pair).low, expected)
 
 
+def grown_by_groups(x, weight, groups):
+    """Transposed convolution with kernel = stride = 2, number by number."""
+    num_in, num_out = x.shape[1] // groups, weight.shape[1]
+    out = x.new_zeros(len(x), groups * num_out, 2 * x.shape[2], 2 * x.shape[3])
+    for i in range(x.shape[1]):
+        for o in range(num_out):
+            for dy in range(2):
+                for dx in range(2):
+                    out[:, i // num_in * num_out + o, dy::2, dx::2] += x[:, i] * weight[i, o, dy, dx]
+    return out
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "alpha_out"), [((8, 8), 2, 0.5), ((8, 4), 4, 0), ((8, 4), 4, 1), ((8, 4), 2, 0.5)]
+)
+def test_grouped_transposed_convolution(channels, groups, alpha_out):
+    """Each path grouped: 4 -> 1 channels in a group are no depthwise convolution."""
+    conv = OctConvTranspose2d(*channels, 2, 2, groups=groups, alpha_in=0.5, alpha_out=alpha_out).double()
+    pair = split(torch.randn(2, 8, 4, 6, dtype=torch.float64), 0.5)
+    high_out = round(conv.weight.shape[1] * (1 - alpha_out))
+    to_high, to_low = conv.weight[:, :high_out], conv.weight[:, high_out:]
+    up = grown_by_groups(pair.low, to_high[4:], groups).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    bias = conv.bias.view(-1, 1, 1)
+    high = grown_by_groups(pair.high, to_high[:4], groups) + up + bias[: high_out * groups]
+    low = grown_by_groups(avg_pool(pair.high, (2, 2)), to_low[:4], groups) + grown_by_groups(
+        pair.low, to_low[4:], groups
+    )
+    out = conv(pair)
+    torch.testing.assert_close(out.high if alpha_out else out, high)
+    if alpha_out:
+        torch.testing.assert_close(out.low, low + bias[high_out * groups :])
+
+
+def test_groups_that_do_not_divide_the_parts_of_a_transposed_convolution():
+    with pytest.raises(ValueError, match="groups 4 must divide each part's channels; got 2 high and 2 low ones"):
+        OctConvTranspose2d(8, 4, 2, 2, groups=4, bias=False, alpha_in=0.5, alpha_out=0.5)
+
+
+@pytest.mark.parametrize("segments", [((2, 2),), ((1, 1), (1, 1))])
+def test_depthwise_transposed_convolution_with_a_multiplier(segments):
+    """Channel by channel, wherever in the dense order the pair's runs put it."""
+    conv = OctConvTranspose2d(4, 8, 2, 2, groups=4, alpha_in=0.5, alpha_out=0.5).double()
+    pair = OctPair(torch.randn(1, 2, 4, 6).double(), torch.randn(1, 2, 2, 3).double(), segments)
+    places = ([0, 1], [2, 3]) if len(segments) == 1 else ([0, 2], [1, 3])
+    out = conv(pair)
+    assert out.segments == tuple((2 * high, 2 * low) for high, low in segments)
+    for ours, part, rows in zip(out.parts, pair.parts, places, strict=True):
+        biases = conv.bias.unflatten(0, (4, 2))[rows].view(-1, 1, 1)
+        torch.testing.assert_close(ours, grown_by_groups(part, conv.weight[rows], 2) + biases)
+
+
 def test_transposed_convolution_at_alpha_zero_and_its_errors():
     dense = nn.ConvTranspose2d(4, 6, 3, 3)
     ours = OctConvTranspose2d(4, 6, 3, 3, alpha_in=0, alpha_out=0)
