@@ -9,6 +9,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "octvideo"
 
+# Modules that every room may use; they know none.
+COMMON = {"files"}
 # Room -> rooms that it may import. Data knows no model; layers know nothing of videos.
 ALLOWED = {
     "kernels": set(),
@@ -40,7 +42,12 @@ def test_rooms_know_only_the_rooms_below(room):
     found = set()
     for path in (PACKAGE / room).rglob("*.py"):
         found |= {name.split(".")[1] for name in imports(path) if name.startswith("octvideo.")}
-    assert found - {room} <= ALLOWED[room]
+    assert found - {room} <= ALLOWED[room] | COMMON
+
+
+@pytest.mark.parametrize("name", COMMON)
+def test_common_modules_know_no_room(name):
+    assert not [name for name in imports(PACKAGE / f"{name}.py") if name.startswith("octvideo")]
 
 
 def test_every_room_is_listed():

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import default_collate
 
+from octvideo.files import csv_line
+
 __all__ = ["UNREADABLE_POLICIES", "UnreadableClip", "UnreadableLog", "check_unreadable", "collate_clips"]
 
 UNREADABLE_POLICIES = ("error", "skip")
@@ -109,7 +111,7 @@ class UnreadableLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab", buffering=0) as file:
             # One call for each line: lines of other processes come before or after it, never within.
-            file.write(_line(row) if file.tell() else _line(self.HEADER) + _line(row))
+            file.write(csv_line(row) if file.tell() else csv_line(self.HEADER) + csv_line(row))
 
     def reload(self) -> None:
         """Take up what other processes, or a run before this one, have appended to the file."""
@@ -127,9 +129,3 @@ class UnreadableLog:
             last = content.rpartition(b"\n")[2]
             with open(path, "ab") as file:
                 file.write(b'"\n' if last.count(b'"') % 2 else b"\n")
-
-
-def _line(row: Sequence[str]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\r\n").writerow(row)  # which puts names with either character between quotes
-    return (text.getvalue()[:-2] + "\n").encode("utf-8", errors="surrogateescape")

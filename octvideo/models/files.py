@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import io
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
+
+from octvideo.files import replace_file
 
 WEIGHTS = "a file of weights (.ckpt, .pth, .pyth, .pt or .safetensors)"
 
@@ -117,17 +119,15 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
     if path.suffix not in (".safetensors", ".pt"):
         raise ValueError(f"weights are written as .safetensors or .pt; got {path}")
     weights = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        if path.suffix == ".pt":
-            torch.save(weights, unfinished)
-        else:  # every name gets memory of its own: the format has no shared tensors
-            copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
-            save_file(copies, unfinished, metadata={"format": "pt"})
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    if path.suffix == ".pt":
+        buffer = io.BytesIO()  # torch.save into a file hides what the system says of a full disk
+        torch.save(weights, buffer)
+        content: bytes | memoryview = buffer.getbuffer()
+    else:  # every name gets memory of its own: the format has no shared tensors
+        copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
+        content = save(copies, metadata={"format": "pt"})
+    with replace_file(path) as file:
+        file.write(content)
 
 
 def _why_unreadable(path: Path) -> str:

@@ -6,7 +6,6 @@ import math
 import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from octvideo.analysis import MACS_TOOL
+from octvideo.files import replace_file
 
 
 @dataclass(frozen=True)
@@ -122,23 +122,8 @@ def write_result(path: str | os.PathLike, row: ResultRow) -> None:
         for name, percent in row.per_class_percent.items()
     }
     text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    _write_atomically(Path(path), text)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        # mkstemp makes private files; a result has the mode of any other new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replace_file(Path(path)) as file:
+        file.write(text.encode())
 
 
 def read_result(path: str | os.PathLike) -> ResultRow:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 import shutil
 import warnings
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from octvideo.files import replace_file
 from octvideo.training.checkpoints import read_checkpoint
 
 CHECKPOINTS = "checkpoints"
@@ -61,22 +60,11 @@ def write_whole(content: bytes | memoryview, path: Path, previous: Path | None =
     Raises:
         OSError: the file cannot be written, as on a full disk; the one that stood at `path` is kept.
     """
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "wb") as file:
+        with replace_file(path, previous) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None and path.is_file():
-            os.replace(path, previous)
-        os.replace(unfinished, path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
         raise OSError(_why_not_written(path, len(content), error)) from error
-    with contextlib.suppress(OSError):  # some systems cannot open a folder
-        _sync_folder(path.parent)
 
 
 def last_checkpoint(output: str | Path) -> Path | None:
@@ -131,12 +119,3 @@ def _why_not_written(path: Path, num_bytes: int, error: OSError) -> str:
         f"{path} cannot be written ({error.strerror or error}): {sizes}. "
         "What was written before is whole: make room, then go on with --resume"
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force the folder's list of names to the disk, too."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

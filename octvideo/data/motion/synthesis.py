@@ -13,6 +13,7 @@ import numpy as np
 
 from octvideo.data.motion.render import render_frames
 from octvideo.data.motion.states import CLASS_NAMES, MotionStates, draw_states
+from octvideo.files import replace_file
 
 __all__ = ["MotionSet", "RenderedVideo", "render_video", "synthesize_motion_set"]
 
@@ -88,9 +89,8 @@ def _draw_labels(num_videos: int, seed: int, split: str) -> list[int]:
 
 
 def _encode(path: Path, video: RenderedVideo) -> None:
-    """Encode as H.264 mp4; the file appears under its name only when it is whole."""
-    partial = path.with_name(path.name + ".partial")
-    with av.open(str(partial), "w", format="mp4") as container:
+    """Encode as H.264 mp4."""
+    with replace_file(path) as file, av.open(file, "w", format="mp4") as container:
         # One thread and no look-ahead, or the same frames give other bytes now and then; no B-frames: exact seeks.
         options = {"crf": "16", "preset": "ultrafast", "threads": "1", "x264-params": _X264_PARAMETERS}
         stream = container.add_stream("libx264", rate=video.fps, options=options)
@@ -100,13 +100,11 @@ def _encode(path: Path, video: RenderedVideo) -> None:
         for frame in video.frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    os.replace(partial, path)
 
 
 def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with replace_file(path) as file:
+        file.write(text.encode())
 
 
 def _check_count(name: str, value: int) -> None:

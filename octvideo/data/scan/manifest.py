@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from octvideo.data.probe import VideoDecodeError, VideoInfo
+from octvideo.files import csv_line, replace_file
 
 __all__ = ["BAD", "STATUSES", "Manifest", "ManifestEntry", "append_entry", "drop_torn_line", "write_manifest"]
 
@@ -97,7 +98,7 @@ class Manifest:
                 mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b""
             )
         lines = list(_whole_lines(self._lines))
-        if not lines or self._line(*lines[0]).encode() != _format(HEADER):
+        if not lines or self._line(*lines[0]).encode() != csv_line(HEADER):
             raise _not_a_manifest(self.path)
         self._index(lines[1:])
 
@@ -160,7 +161,7 @@ class Manifest:
 
 def append_entry(file: io.FileIO, entry: ManifestEntry) -> None:
     """Write an entry's line to the end of an unbuffered file; what a crash leaves of it is one line without an end."""
-    left = memoryview(_format(_row(entry)))
+    left = memoryview(csv_line(_row(entry)))
     while left:
         left = left[file.write(left) :]
 
@@ -172,7 +173,7 @@ def drop_torn_line(path: Path) -> None:
         ValueError: the file is something else.
     """
     content = path.read_bytes() if path.is_file() else b""
-    header = _format(HEADER)
+    header = csv_line(HEADER)
     if not content.startswith(header[: len(content)]):
         raise _not_a_manifest(path)
     places = list(_whole_lines(content))
@@ -188,14 +189,10 @@ def _not_a_manifest(path: str | os.PathLike[str]) -> ValueError:
 
 def write_manifest(path: Path, entries: Iterable[ManifestEntry]) -> None:
     """Write a manifest of one line a video; a reader sees the old file or the whole new one."""
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "wb") as file:
-        file.write(_format(HEADER))
+    with replace_file(path) as file:
+        file.write(csv_line(HEADER))
         for entry in entries:
-            file.write(_format(_row(entry)))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+            file.write(csv_line(_row(entry)))
 
 
 def _whole_lines(content: bytes | mmap.mmap) -> Iterator[tuple[int, int]]:
@@ -210,12 +207,6 @@ def _whole_lines(content: bytes | mmap.mmap) -> Iterator[tuple[int, int]]:
 
 def _key(path: str) -> int:
     return int.from_bytes(blake2b(os.fsencode(path), digest_size=8).digest(), "little")
-
-
-def _format(row: Sequence[str]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\r\n").writerow(row)  # which puts names with either character between quotes
-    return (text.getvalue()[:-2] + "\n").encode("utf-8", errors="surrogateescape")
 
 
 def _fields(line: str) -> list[str]:

@@ -1,16 +1,15 @@
-"""Files that appear whole or not at all, and the list of the shards that are done while others are still to come."""
+"""The list of the shards that are done while others are still to come."""
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from octvideo.data.shards.index import Shard
+from octvideo.files import replace_file
 
-__all__ = ["Journal", "Part", "check_settings", "replace_file"]
+__all__ = ["Journal", "Part", "check_settings"]
 
 JOURNAL_FILE = "packing.jsonl"
 
@@ -95,26 +94,6 @@ def check_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) ->
         if before.get(name) != value:
             what = "other videos or classes" if name == "videos" else f"{name} {before.get(name)}, not {value}"
             raise FileExistsError(f"{folder} holds shards made with {what}: give another folder, or delete it")
-
-
-@contextmanager
-def replace_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write, which takes its place when it is whole.
-
-    Raises:
-        OSError: it cannot be written, as on a full disk; the error names the file.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _is_whole(path: Path, shard: Shard) -> bool:

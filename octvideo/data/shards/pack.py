@@ -17,8 +17,9 @@ from octvideo.data.annotations import Annotations, read_annotations
 from octvideo.data.shards.address import require_webdataset
 from octvideo.data.shards.encode import check_encoder
 from octvideo.data.shards.index import INDEX_FILE, Shard, ShardIndex, parse_index
-from octvideo.data.shards.journal import Journal, Part, check_settings, replace_file
+from octvideo.data.shards.journal import Journal, Part, check_settings
 from octvideo.data.shards.workers import ListedVideo, PackedVideo, Recipe, pack_each
+from octvideo.files import replace_file
 
 __all__ = ["UNREADABLE_FILE", "pack_videos"]
 

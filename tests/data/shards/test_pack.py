@@ -1,7 +1,6 @@
 """Packing: every video once, whole shards only, what cannot be read listed, and a call that goes on."""
 
 import csv
-import errno
 import hashlib
 import json
 import os
@@ -18,7 +17,6 @@ from octvideo.cli import main
 from octvideo.data import decode_frames, read_annotations
 from octvideo.data.probe import VideoBytes
 from octvideo.data.shards import open_shards, pack_videos
-from octvideo.data.shards.journal import replace_file
 from octvideo.data.shards.workers import ListedVideo, PackedVideo, Recipe, pack_each
 
 COPY = Recipe(256, 16, 23, copy=True)
@@ -246,16 +244,6 @@ def test_settings_are_checked_first(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         pack_videos("gone.txt", tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_full_disk_is_one_error_that_names_the_file(tmp_path, monkeypatch):
-    def full(number):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("octvideo.data.shards.journal.os.fsync", full)
-    with pytest.raises(OSError, match=r"No space left on device: .*a.tar'"), replace_file(tmp_path / "a.tar") as file:
-        file.write(b"x")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command(painted_set, packed_set, tmp_path, capsys):
