@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -70,9 +71,15 @@ def memory() -> tuple[int, int]:
 
 
 def held() -> tuple[int, list[int]]:
-    """Open files of this process, and its children."""
+    """Open files of this process, and its children, once the threads of a loader's queues have closed theirs."""
     gc.collect()
-    return psutil.Process().num_fds(), sorted(child.pid for child in psutil.Process().children(recursive=True))
+    found: list[tuple[int, list[int]]] = []
+    while len(found) < 3 or len({str(one) for one in found[-3:]}) > 1:
+        assert len(found) < 100, f"open files and children go on changing: {found[-3:]}"
+        children = sorted(child.pid for child in psutil.Process().children(recursive=True))
+        found.append((psutil.Process().num_fds(), children))
+        time.sleep(0.1)
+    return found[-1]
 
 
 def long_run(first: str, source: str) -> None:
