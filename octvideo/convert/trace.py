@@ -47,25 +47,35 @@ def trace_symbolically(model: nn.Module, like: Any = None) -> fx.Graph:
 
     Args:
         model: any network; what it writes into its own tensors while it runs is written here, too.
-        like: an input, a tuple for several arguments, whose lists, tuples and dicts of tensors the network takes apart;
-            None for tensors alone.
+        like: an input, a tuple for several arguments, whose lists, tuples and dicts of tensors are taken apart where
+            the network cannot be traced otherwise; None for tensors alone.
 
     Raises:
         ValueError: torch.fx cannot trace the network.
     """
     try:
         with _custom_functions(_refuse):
-            return _Tracer().trace(model, concrete_args=_taken_apart(model, like))
+            try:
+                return _Tracer().trace(model)
+            except Exception:
+                several = _taken_apart(model, like)
+                if not several:
+                    raise
+                return _Tracer().trace(model, concrete_args=several)
     except Exception as error:
         raise ValueError(f"{type(model).__name__} cannot be traced by torch.fx ({error})") from error
 
 
-def _taken_apart(model: nn.Module, like: Any) -> dict[str, Any] | None:
-    """By name, the arguments that hold several tensors, with torch.fx's placeholders in the place of these."""
+def _taken_apart(model: nn.Module, like: Any) -> dict[str, Any]:
+    """By name, the arguments that hold tensors alone, several, with torch.fx's placeholders in their place.
+
+    Numbers and flags beside tensors would become part of the graph, so that there are none for such arguments.
+    """
     parameters = inspect.signature(model.forward).parameters
     arguments = zip(parameters, like if isinstance(like, tuple) else (like,), strict=False)
     several = {name: arg for name, arg in arguments if isinstance(arg, list | tuple | dict)}
-    return tree_map(lambda leaf: fx.PH if isinstance(leaf, Tensor) else leaf, several) or None
+    known = all(isinstance(leaf, Tensor) for leaf in tree_leaves(several))
+    return tree_map(lambda leaf: fx.PH, several) if known else {}
 
 
 def is_layer(module: nn.Module) -> bool:

@@ -90,8 +90,8 @@ def settled(
     - where a padded map is smaller than the kernel or the stride, and where the padding is as wide as the kernel: the
       zeros are laid around the map here;
     - where a kernel with a stride has one place to go to: this needs no stride;
-    - in 16 bits, where a kernel of size 1 on an axis has strides over frames and on that axis: the places that are
-      skipped are left out here.
+    - in 16 bits, and where one of these holds, where a kernel that spans or strides over frames has size 1 and a stride
+      on an axis: the places that are skipped are left out here.
 
     Returns:
         The map, stride and padding that are left to the convolution.
@@ -103,7 +103,7 @@ def settled(
     axes = [_Axis(*numbers) for numbers in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)]
     wide = any(padding) and any(a.size < max(a.span, a.stride) or a.padding >= a.span for a in axes)
     single = [axis for axis, a in enumerate(axes) if a.places == 1 and a.stride > 1]
-    skips = len(axes) == 3 and max(axes[0].kernel, axes[0].stride) > 1
+    skips = len(axes) == 3 and max(axes[0].kernel, axes[0].stride) > 1 and bool(_in_half(x) or wide or single)
     skipping = [axis for axis, a in enumerate(axes) if skips and a.kernel == 1 and a.stride > 1]
     if not (wide or single or skipping) or min(a.places for a in axes) < 1:
         return x, stride, padding

@@ -91,7 +91,8 @@ def _pool_planar(pool: Any, x: Tensor, pool2d: Callable[..., Tensor], pool3d: Ca
 
 def _goes_by_planes(x: Tensor) -> bool:
     """True for channels-last maps, and in the types for which torch has no average pooling of videos on a CPU."""
-    return is_channels_last(x) or (x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16))
+    in_half = x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16)
+    return is_channels_last(x) or (in_half and x.dim() == 5)
 
 
 def clip_window(pool: nn.Module) -> nn.Module | None:

@@ -74,7 +74,8 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
 
     Each step is checked on the example (with noise for floating tensors whose elements are all the same); one that
     fails or changes the outputs is left out, with a warning. Norms and sums are left as they are where torch.fx cannot
-    trace the network, as its branches may depend on the input; where it changes as it runs; and where hooks see them.
+    trace the network, as its branches may depend on the input; where it changes as it runs; and where hooks of their
+    own see them. (Hooks of blocks are traced with the network: what they do to maps stays, and only that.)
 
     Args:
         model: any network; it is not changed.
@@ -105,13 +106,16 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
         last,
     ]
     with torch.no_grad():
-        check = _check_of(network, example, dtype)
+        runner = copy.deepcopy(network)
+        check = _check_of(runner, example, dtype)
         if check.has_state:
             warnings.warn(
                 f"only lowering is tried: {type(model).__name__} changes as it runs, or gives other outputs each time",
                 stacklevel=2,
             )
             steps = steps[1:2]
+        else:
+            network = runner  # with what it makes in its first run
         for name, step in steps:
             network = _checked(name, step, network, check)
     return network
@@ -150,18 +154,30 @@ def _check_arguments(model: Any, dtype: Any) -> None:
         raise TypeError(f"dtype must be one of {known}, or None for the network's own; got {dtype!r}")
 
 
-def _check_of(network: nn.Module, example: Any, dtype: torch.dtype | None) -> _Check:
-    runner = copy.deepcopy(network)
+def _check_of(runner: nn.Module, example: Any, dtype: torch.dtype | None) -> _Check:
+    """What the steps are checked by; `runner` is run for it."""
     expected, example = _outputs(runner, example)
     types = [*([dtype] if dtype else []), *(e.dtype for e in expected if isinstance(e, Tensor))]
     tolerance = max(TOLERANCES.get(t, 0.0) for t in types)
-    again = tree_leaves(call(runner, example))
-    has_state = any(not a.equal(b) for a, b in zip(_tensors_of(runner), _tensors_of(network), strict=True))
-    return _Check(example, expected, tolerance, has_state or _worst(again, expected) > tolerance)
+    before = copy.deepcopy(_tensors_of(runner))  # after a first run, in which some networks make what they keep
+    again = tree_leaves(call(runner, _cloned(example)))
+    has_state = not _are_equal(before, _tensors_of(runner)) or _worst(again, expected) > tolerance
+    return _Check(example, expected, tolerance, has_state)
 
 
-def _tensors_of(network: nn.Module) -> list[Tensor]:
-    return [*network.parameters(), *network.buffers()]
+def _tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def _are_equal(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
+    if before.keys() != after.keys() or any(before[name].shape != after[name].shape for name in before):
+        return False
+    return all(torch.allclose(before[name], after[name], rtol=0, atol=0, equal_nan=True) for name in before)
+
+
+def _cloned(example: Any) -> Any:
+    """The example for a network that may write into it."""
+    return tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, example)
 
 
 def _outputs(network: nn.Module, example: Any) -> tuple[list[Any], Any]:
@@ -170,9 +186,10 @@ def _outputs(network: nn.Module, example: Any) -> tuple[list[Any], Any]:
     if not tensors or not all(t.numel() for t in tensors):
         shapes = ", ".join(str(tuple(t.shape)) for t in tensors) or repr(type(example).__name__)
         raise ValueError(f"example must hold tensors with elements, an input such as those to come; got {shapes}")
-    unused = copy.deepcopy(network)
+    telling = _telling(example)
+    unused = network if telling is example else copy.deepcopy(network)
     try:
-        expected = tree_leaves(call(network, example))
+        expected = tree_leaves(call(network, _cloned(example)))
     except Exception as error:
         shapes = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors)
         raise ValueError(f"{type(network).__name__} does not run on the example ({shapes}): {error}") from error
@@ -182,11 +199,10 @@ def _outputs(network: nn.Module, example: Any) -> tuple[list[Any], Any]:
             "the network must return tensors, alone or in tuples, lists, dicts; "
             f"{type(network).__name__} returned {kinds}"
         )
-    telling = _telling(example)
     if telling is example:
         return expected, example
     try:  # the network may want other numbers than noise
-        shown = tree_leaves(call(unused, telling))
+        shown = tree_leaves(call(unused, _cloned(telling)))
     except Exception:
         return expected, example
     finite = all(bool(t.isfinite().all()) for t in shown if isinstance(t, Tensor))
@@ -237,22 +253,26 @@ def fuse_convolutions(network: nn.Module, example: Any) -> nn.Module:
 
 
 def channels_last(x: Any, spared_channels: int = 0) -> Any:
-    """A map, a pair or a list, tuple or dict of maps with the channels side by side in memory; all else as it is.
+    """A map, a pair or what holds maps with the channels side by side in memory; all else as it is.
 
     Maps of up to `spared_channels` channels stay as they are, too.
     """
+    if not isinstance(x, Tensor | OctPair):
+        return tree_map(lambda leaf: channels_last(leaf, spared_channels), x, is_leaf=_is_map) if _holds_maps(x) else x
     if isinstance(x, OctPair):
         return x.map(channels_last)
-    if isinstance(x, list):
-        return [channels_last(item, spared_channels) for item in x]
-    if isinstance(x, tuple):
-        return tuple(channels_last(item, spared_channels) for item in x)
-    if isinstance(x, dict):
-        return {key: channels_last(item, spared_channels) for key, item in x.items()}
-    if isinstance(x, Tensor) and x.dim() > 1 and x.shape[1] <= spared_channels:
+    if x.dim() > 1 and x.shape[1] <= spared_channels:
         return x
-    layout = LAYOUTS.get(x.dim()) if isinstance(x, Tensor) else None
+    layout = LAYOUTS.get(x.dim())
     return x if layout is None else x.contiguous(memory_format=layout)
+
+
+def _is_map(x: Any) -> bool:
+    return isinstance(x, Tensor | OctPair)
+
+
+def _holds_maps(x: Any) -> bool:
+    return any(map(_is_map, tree_leaves(x, is_leaf=_is_map)))
 
 
 def _is_floating(x: Any) -> bool:
@@ -268,7 +288,7 @@ def _checked(name: str, step: Step, network: nn.Module, check: _Check) -> nn.Mod
     try:
         candidate = step(copy.deepcopy(network), check.example)
         runner = copy.deepcopy(candidate) if check.has_state else candidate
-        worst = _worst(tree_leaves(call(runner, check.example)), check.expected)
+        worst = _worst(tree_leaves(call(runner, _cloned(check.example))), check.expected)
     except Exception as error:  # a step may meet anything in a stranger's network
         warnings.warn(f"{name} is left out: {type(error).__name__}: {str(error).strip().splitlines()[0]}", stacklevel=3)
         return network
@@ -289,7 +309,7 @@ def _worst(got: list[Any], expected: list[Any]) -> float:
 def _difference(got: Any, expected: Any) -> float:
     """Largest difference of two outputs, relative to the largest number in the second; infinite for unlike ones."""
     if not isinstance(expected, Tensor):
-        return 0.0 if got == expected else float("inf")
+        return 0.0 if _is_same(got, expected) else float("inf")
     if got.shape != expected.shape:
         return float("inf")
     if not expected.numel():
@@ -297,6 +317,13 @@ def _difference(got: Any, expected: Any) -> float:
     got, expected = got.double(), expected.double()
     largest = expected.abs().masked_fill(expected.isinf(), 0).max().clamp(min=torch.finfo(torch.float32).tiny)
     return float((got - expected).abs().masked_fill(got == expected, 0).max() / largest)  # equal infinities, too
+
+
+def _is_same(got: Any, expected: Any) -> bool:
+    try:
+        return bool(got == expected)
+    except Exception:  # arrays, for one, say so element by element
+        return False
 
 
 def _fold(conv: Any, norm: Any) -> None:

@@ -1,4 +1,4 @@
-"""Octave convolutions that lay what they read channels-last."""
+"""A network in channels-last memory computes and learns the same."""
 
 import copy
 
@@ -6,77 +6,66 @@ import pytest
 import torch
 from torch import nn
 
-from octvideo import octavize
-from octvideo.layers import OctConv3d, OctPair, lay_channels_last, split
+from octvideo.layers import OctConv3d, merge, recompute_pooled, split, to_channels_last
 from octvideo.layers.lowering import is_channels_last
 from octvideo.models import build_model
 
 
-def network():
-    return nn.Sequential(
-        OctConv3d(3, 16, (1, 3, 3), padding=(0, 1, 1), alpha_in=0, alpha_out=0.25),
-        OctConv3d(16, 24, (3, 1, 1), padding=(1, 0, 0), alpha_in=0.25, alpha_out=0.5),
-        OctConv3d(24, 8, 3, padding=1, alpha_in=0.5, alpha_out=0.25),
-        OctConv3d(8, 6, 1, alpha_in=0.25, alpha_out=0),
-    )
+@pytest.mark.parametrize(
+    ("name", "alpha", "octave", "shape"),
+    [
+        ("resnet3d_tiny", 0, "spatial", (2, 3, 3, 25, 22)),
+        ("resnet3d_tiny", 0.25, "spatiotemporal", (2, 3, 5, 25, 22)),
+        ("r2plus1d_18", 0.125, "spatial", (2, 3, 4, 20, 24)),
+        ("mobilenet_v2", 0.25, "spatial", (2, 3, 33, 40)),
+    ],
+)
+def test_outputs_and_gradients_stay(name, alpha, octave, shape):
+    torch.manual_seed(0)
+    plain = build_model(name, num_classes=3, alpha=alpha, octave=octave, dropout=0).double()
+    fast = copy.deepcopy(plain)
+    parameters = dict(fast.named_parameters())
+    fast = to_channels_last(fast)
+    assert {name: id(p) for name, p in fast.named_parameters()} == {name: id(p) for name, p in parameters.items()}
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    clip = torch.randn(shape).double()
+    layout = torch.channels_last_3d if clip.dim() == 5 else torch.channels_last
+    results = []
+    for network, x in ((plain, clip), (fast, clip.contiguous(memory_format=layout))):
+        logits = network(x)
+        logits.square().sum().backward()
+        results.append((logits, [p.grad for p in network.parameters()], dict(network.named_buffers())))
+    torch.testing.assert_close(*results)
 
 
-def maps_between(model, x):
-    """What each convolution reads."""
+def test_every_map_stays_channels_last():
+    network = to_channels_last(build_model("resnet3d_tiny", num_classes=3, alpha=0.25))
     seen = []
-    for module in model:
-        module.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    return model(x), seen
+    for module in network.modules():
+        if isinstance(module, (nn.Conv3d, nn.BatchNorm3d)):
+            module.register_forward_hook(lambda m, args, out: seen.extend([args[0], out]))
+    network(torch.randn(2, 3, 4, 32, 32).contiguous(memory_format=torch.channels_last_3d))
+    parts = [part for x in seen for part in (x.parts if hasattr(x, "segments") else [x]) if part.shape[1]]
+    assert len(parts) > 30
+    assert all(map(is_channels_last, parts))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_outputs_and_gradients_are_the_same(dtype):
+@pytest.mark.parametrize("octave", ["spatial", "spatiotemporal"])
+def test_pooled_maps_are_not_kept_but_pooled_again(octave):
+    """Kept are then the two parts of the input, the weight, and what autograd notes in passing; no joined input."""
     torch.manual_seed(0)
-    plain = network().to(dtype)
-    laid = lay_channels_last(copy.deepcopy(plain))
-    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.05}[dtype]
-    x = torch.randn(2, 3, 5, 9, 12, dtype=dtype)
-    with torch.no_grad():
-        torch.testing.assert_close(laid(x), plain(x), rtol=tolerance, atol=tolerance)
-    for model in (plain, laid):
-        model(x).square().sum().backward()
-    for ours, theirs in zip(laid.parameters(), plain.parameters(), strict=True):
-        scale = float(theirs.grad.abs().max())
-        torch.testing.assert_close(ours.grad / scale, theirs.grad / scale, rtol=tolerance, atol=tolerance)
-
-
-def test_pairs_lie_channels_last_in_the_types_that_gain():
-    for dtype, gains in ((torch.float32, True), (torch.bfloat16, True), (torch.float64, False)):
-        with torch.no_grad():
-            out, seen = maps_between(lay_channels_last(network().to(dtype)), torch.randn(2, 3, 4, 8, 8, dtype=dtype))
-        pairs = [x for x in seen if isinstance(x, OctPair)]
-        assert [is_channels_last(part) for pair in pairs for part in pair.parts] == [gains] * 6
-        assert is_channels_last(out) == gains
-
-
-def test_training_leaves_kernels_over_time_and_space_their_layout():
-    conv = lay_channels_last(OctConv3d(8, 8, 3, padding=1, alpha_in=0.5, alpha_out=0.5))
-    pair = split(torch.randn(2, 8, 4, 8, 8), 0.5)
-    assert not is_channels_last(conv(pair).high)
-    with torch.no_grad():
-        assert is_channels_last(conv(pair).high)
-
-
-def test_built_networks_do_it_and_other_peoples_where_they_are_asked_to():
-    def lays(model):
-        return {m.lays_channels_last for m in model.modules() if isinstance(m, OctConv3d)}
-
-    assert lays(build_model("resnet3d_tiny", num_classes=3, alpha=0.25)) == {True}
-    theirs = octavize(nn.Sequential(*(nn.Conv3d(4, 4, 1) for _ in range(4))), {"1": 0.5})
-    assert lays(theirs) == {False}
-    assert lays(lay_channels_last(theirs)) == {True}
-
-
-def test_transforms_and_exporters_run_through():
-    torch.manual_seed(0)
-    model, x = lay_channels_last(network()), torch.randn(3, 2, 3, 4, 8, 8)
-    with torch.no_grad():
-        expected = torch.stack([model(clips) for clips in x])
-        torch.testing.assert_close(torch.func.vmap(model)(x), expected, rtol=1e-4, atol=1e-5)
-        program = torch.export.export(model, (x[0],)).module()
-        torch.testing.assert_close(program(x[2]), expected[2], rtol=1e-4, atol=1e-5)
+    conv = OctConv3d(16, 8, 3, 2, 1, alpha_in=0.25, alpha_out=0.25, octave=octave).double()
+    pair = split(torch.randn(2, 16, 7, 9, 6).double(), 0.25, octave).map(torch.Tensor.requires_grad_)
+    results, kept = [], []
+    for module in (conv, recompute_pooled(copy.deepcopy(conv))):
+        saved = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, s=saved: s.setdefault(t.untyped_storage().data_ptr(), t.untyped_storage().nbytes()) and t,
+            lambda t: t,
+        ):
+            out = module(pair)
+        grads = torch.autograd.grad(merge(out).square().sum(), [*pair.parts, module.weight, module.bias])
+        results.append([*out.parts, *grads])
+        kept.append(sum(saved.values()))
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
+    assert kept[1] < kept[0]

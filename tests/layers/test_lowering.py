@@ -213,8 +213,11 @@ def test_poolings_through_2d_views(pool):
         torch.testing.assert_close(out, pool(x))
         assert is_channels_last(out)
         assert torch.equal(planar_pool(pool)(x), pool(x))
+        assert torch.equal(planar_pool(pool)(x[0]), pool(x[0]))
         in_half = planar_pool(pool)(x.bfloat16())  # torch pools no videos by means in this type
         torch.testing.assert_close(in_half, pool(x.bfloat16().double()).bfloat16(), rtol=0.02, atol=0.02)
+    if isinstance(pool, nn.MaxPool3d):  # a clip without a batch
+        assert torch.equal(planar_pool(pool)(x[0].bfloat16()), pool(x[0].bfloat16()))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ def small_network():
 
 @pytest.mark.parametrize("name", ["", "0", "1", "2", "3"])
 @pytest.mark.parametrize("before", [False, True])
+@pytest.mark.filterwarnings("error:.*(is left out|is tried)")
 def test_hooks_are_called_on_what_they_saw(name, before):
     """Bounds that the example stays within, so that only the later input tells whether they hold."""
     network, x = small_network(), torch.randn(1, 3, 4, 8, 8)
@@ -171,3 +172,84 @@ def test_a_network_that_cannot_be_copied():
     network.cache = network[0].weight * 2  # no leaf of the graph: torch refuses to copy it
     with pytest.raises(ValueError, match="Sequential cannot be copied: Only Tensors created explicitly"):
         optimize(network, torch.randn(1, 3, 4, 4))
+
+
+class MakesGrid(nn.Module):
+    """Registers what it keeps as it first runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        if "grid" not in self._buffers:
+            self.register_buffer("grid", torch.linspace(0, 1, x.shape[-1]))
+        return self.conv(x) + self.grid
+
+
+class WithScale(nn.Module):
+    """Has an argument with a default beside a list of maps, by position or by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+    def forward(self, maps, scale=1.0):
+        return (self.first(maps[0]) + self.second(maps[1])) * scale
+
+
+class ScaledByName(WithScale):
+    def forward(self, maps, *, scale=1.0):
+        return super().forward(maps, scale)
+
+
+class AsksForScale(nn.Module):
+    """Has a number, which may change, among its maps, of which it asks what they are in."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, given):
+        assert isinstance(given, dict)
+        return self.conv(given["x"]) * given["scale"]
+
+
+@pytest.mark.filterwarnings("error:.*(is left out|is tried)")
+def test_what_is_made_in_the_first_run_is_no_state():
+    unused_nan = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+    unused_nan.register_buffer("unused", torch.tensor(torch.nan))
+    x = torch.randn(1, 3, 8, 8)
+    for network in (MakesGrid(), nn.Sequential(nn.LazyConv2d(4, 1), nn.ReLU()), unused_nan):
+        torch.manual_seed(0)
+        fast = optimize(network, x)
+        torch.manual_seed(0)  # of weights that are made in the first run
+        torch.testing.assert_close(fast(x), network(x))
+
+
+@pytest.mark.filterwarnings("error:.*is left out")
+@pytest.mark.parametrize("kind", [WithScale, ScaledByName])
+def test_arguments_beside_a_list_keep_their_defaults(kind):
+    network, maps = kind().eval(), [torch.randn(2, 3, 4, 5)] * 2
+    fast = optimize(network, maps)
+    assert sum(isinstance(module, FusedConv) for module in fast.modules()) == 2
+    torch.testing.assert_close(fast(maps, scale=3.0), network(maps, scale=3.0))
+
+
+def test_numbers_among_maps_stay_free():
+    network, x = AsksForScale().eval(), torch.randn(2, 3, 4, 5)
+    with pytest.warns(UserWarning, match="is left out: ValueError: AsksForScale cannot be traced"):
+        fast = optimize(network, {"x": x, "scale": 2.0})
+    torch.testing.assert_close(fast({"x": x, "scale": 3.0}), network({"x": x, "scale": 3.0}))
+
+
+class InPlace(nn.Module):
+    def forward(self, x):
+        return x.sub_(1).relu()
+
+
+def test_the_example_stays_as_it_is():
+    x = torch.randn(2, 3)
+    kept = x.clone()
+    optimize(InPlace(), x)
+    assert torch.equal(x, kept)
