@@ -36,8 +36,9 @@ def lay_channels_last(network: nn.Module) -> nn.Module:
     """Let octave convolutions lay what they read in channels-last memory on a CPU; in place; return the network.
 
     There what the parts give each other takes one pass: an I3D-R50 takes two thirds of its time as it is, others up to
-    all of it. In training, kernels over time and space at once leave a map as it is. What they write lies so, too: `reshape` it, for `view` wants contiguous memory. Outputs stay the
-    same but for rounding. The networks of `octvideo.models` do so; on other devices nothing changes.
+    all of it. In training, kernels over time and space at once leave a map as it is. What they write lies so, too:
+    `reshape` it, for `view` wants contiguous memory. Outputs stay the same but for rounding. The networks of
+    `octvideo.models` do so; on other devices nothing changes.
 
     Args:
         network: octave or dense.
