@@ -1,7 +1,9 @@
 """Files that appear whole or not at all."""
 
 import errno
+import multiprocessing
 import os
+import platform
 
 import pytest
 from torch import nn
@@ -9,7 +11,7 @@ from torch import nn
 from octvideo.data.motion import render_video, synthesis
 from octvideo.data.scan.manifest import write_manifest
 from octvideo.data.shards.journal import Journal
-from octvideo.files import replace_file
+from octvideo.files import partials_of, replace_file
 from octvideo.models.files import save_weights
 from octvideo.report.rows import ResultRow, write_result
 from octvideo.training.checkpoint_files import write_whole
@@ -34,6 +36,45 @@ def test_the_file_before_can_be_kept(tmp_path):
             file.write(content)
     assert (path.read_bytes(), previous.read_bytes()) == (b"three", b"two")
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def write_often(path, letter):
+    for _ in range(50):
+        with replace_file(path) as file:
+            for _ in range(4):
+                file.write(letter * 10_000)
+                file.flush()
+
+
+def test_two_processes_that_write_one_path_leave_whole_files(tmp_path):
+    path = tmp_path / "a"
+    context = multiprocessing.get_context("forkserver")
+    writers = [context.Process(target=write_often, args=(path, letter)) for letter in (b"a", b"b")]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        if path.is_file():
+            assert path.read_bytes() in (b"a" * 40_000, b"b" * 40_000)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_what_ended_processes_left_is_deleted(tmp_path):
+    path = tmp_path / "a[1]"
+    gone, elsewhere, parent = f"{platform.node()}.{2**30}", f"elsewhere.{2**30}", f"{platform.node()}.{os.getppid()}"
+    left = [tmp_path / f".a[1].{who}.partial" for who in (gone, elsewhere, parent)]
+    for partial in left:
+        partial.write_bytes(b"half")
+    assert sorted(partials_of(path)) == sorted(left)
+    with replace_file(path) as file:
+        file.write(b"whole")
+    assert sorted(tmp_path.iterdir()) == sorted([path, *left[1:]])
+
+
+def test_an_error_about_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, replace_file(tmp_path / "a"):
+        (tmp_path / "source").read_bytes()
+    assert caught.value.filename == str(tmp_path / "source")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("mistake"), OSError("no word of the system's")])

@@ -1,6 +1,7 @@
 """The motion set: reproducible, readable, and told apart by the order of its frames alone."""
 
 import itertools
+import platform
 from collections import Counter
 
 import av
@@ -105,10 +106,16 @@ def test_interrupted_synthesis_is_completed(motion_set, tmp_path):
     with pytest.raises(StopError):
         synthesize_motion_set(tmp_path, **COUNTS, seed=3, progress=interrupt)
     assert not (tmp_path / "train.txt").exists()
-    (tmp_path / "train" / "00011.mp4.partial").write_bytes(b"half a video")
+    (tmp_path / "train" / f".00011.mp4.{platform.node()}.{2**30}.partial").write_bytes(b"half a video")  # of nobody
     calls = []
     synthesize_motion_set(tmp_path, **COUNTS, seed=3, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(done, 40) for done in range(1, 41)]
+    assert _snapshot(tmp_path) == _snapshot(motion_set.folder)
+
+
+def test_half_a_record_is_no_other_file(motion_set, tmp_path):
+    (tmp_path / f".motion_set.json.{platform.node()}.{2**30}.partial").write_bytes(b"{")
+    synthesize_motion_set(tmp_path, **COUNTS, seed=3)
     assert _snapshot(tmp_path) == _snapshot(motion_set.folder)
 
 

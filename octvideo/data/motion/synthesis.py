@@ -13,7 +13,7 @@ import numpy as np
 
 from octvideo.data.motion.render import render_frames
 from octvideo.data.motion.states import CLASS_NAMES, MotionStates, draw_states
-from octvideo.files import replace_file
+from octvideo.files import partials_of, replace_file
 
 __all__ = ["MotionSet", "RenderedVideo", "render_video", "synthesize_motion_set"]
 
@@ -133,7 +133,7 @@ def _claim_folder(folder: Path, parameters: dict[str, int]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     record_path = folder / _RECORD_NAME
     if not record_path.exists():
-        others = sorted(entry.name for entry in folder.iterdir() if entry.name != _RECORD_NAME + ".partial")
+        others = sorted(entry.name for entry in {*folder.iterdir()}.difference(partials_of(record_path)))
         if others:
             raise ValueError(
                 f"folder should be empty or hold a motion set, but {folder} holds {others[0]!r} and no {_RECORD_NAME}. "
