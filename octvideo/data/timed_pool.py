@@ -12,7 +12,7 @@ from octvideo.data.watchdog import TimedProcess
 
 __all__ = ["answer_each"]
 
-AHEAD = 4  # requests for each process that are begun before the answer to the first of them is taken
+AHEAD = 4  # requests for each process that are begun before the answer to the first of them is taken, where in order
 
 Request = TypeVar("Request")
 
@@ -28,7 +28,7 @@ def answer_each(
 ) -> Iterator[tuple[Request, Any]]:
     """Each request with its answer, or with the error that :meth:`TimedProcess.receive` raises for it.
 
-    The processes work on while whoever asks is busy with an answer. They end with the iterator.
+    The processes work on while whoever asks is busy with an answer, with what is begun. They end with the iterator.
 
     Args:
         requests: what is asked.
@@ -46,13 +46,14 @@ def answer_each(
     busy: dict[TimedProcess, int] = {}
     answers: dict[int, Any] = {}
     num_begun = num_given = 0
+    ahead = (AHEAD if in_order else 1) * num_workers  # no more than is in work: a kill loses what is not handed out
     try:
         while num_given < len(requests):
             next_one = next((number for number in answers if number == num_given or not in_order), None)
             for worker in _finished(busy, at_once=next_one is not None):
                 answers[busy.pop(worker)] = _outcome(worker)
                 idle.append(worker)
-            while idle and num_begun < min(len(requests), num_given + AHEAD * num_workers):
+            while idle and num_begun < min(len(requests), num_given + ahead):
                 worker = idle.pop()
                 worker.send(requests[num_begun])
                 busy[worker] = num_begun
