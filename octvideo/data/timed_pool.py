@@ -47,17 +47,23 @@ def answer_each(
     answers: dict[int, Any] = {}
     num_begun = num_given = 0
     ahead = (AHEAD if in_order else 1) * num_workers  # no more than is in work: a kill loses what is not handed out
+
+    def begin() -> None:
+        nonlocal num_begun
+        while idle and num_begun < min(len(requests), num_given + ahead):
+            worker = idle.pop()
+            worker.send(requests[num_begun])
+            busy[worker] = num_begun
+            num_begun += 1
+
     try:
         while num_given < len(requests):
+            begin()
             next_one = next((number for number in answers if number == num_given or not in_order), None)
             for worker in _finished(busy, at_once=next_one is not None):
                 answers[busy.pop(worker)] = _outcome(worker)
                 idle.append(worker)
-            while idle and num_begun < min(len(requests), num_given + ahead):
-                worker = idle.pop()
-                worker.send(requests[num_begun])
-                busy[worker] = num_begun
-                num_begun += 1
+            begin()  # before whoever asks goes on with an answer
             if next_one is not None:
                 yield requests[next_one], answers.pop(next_one)
                 num_given += 1
