@@ -49,8 +49,9 @@ def parse(line):
         training_parser().parse_args(given[given.index("--") + 1 :])
         del given[given.index("--") :]
     command = importlib.import_module(f"octvideo.cli.{name}")
-    has_several = name in ("benchmark", "data")
-    return command.parser(given[0]).parse_args(given[1:]) if has_several else command.parser().parse_args(given)
+    if name in ("benchmark", "data"):
+        return command.build_parser(given[0]).parse_args(given[1:])
+    return command.build_parser().parse_args(given)
 
 
 @pytest.mark.parametrize("line", commands())

@@ -17,6 +17,7 @@ from octvideo.benchmarks.checks import check_at_least, check_choices, check_timi
 from octvideo.benchmarks.networks import DTYPES, inference
 from octvideo.layers import octave_from_dense, split
 from octvideo.runtime import optimize
+from octvideo.runtime.device import check_device
 from octvideo.runtime.optimize import channels_last
 
 LAYER_VARIANTS = ("eager", "fast")
@@ -58,13 +59,14 @@ def benchmark_layers(
 
     Raises:
         ValueError: for a kernel or size that is not three numbers, an unknown variant or type, an alpha that is not
-            above 0 and at most 1, or a number that is too small.
+            above 0 and at most 1, a number that is too small, or a device that is not there.
     """
     check_variants(variants)
     check_choices("dtype", [dtype], DTYPES)
     check_at_least(1, channels=channels, batch_size=batch_size)
     check_timing(rounds, threads)
     _check_alphas(alpha)
+    check_device(device)
     shapes = {text: three_numbers(text, "sizes") for text in sizes}
     reaches = {text: three_numbers(text, "kernels", odd=True) for text in kernels}
     torch.set_num_threads(threads)

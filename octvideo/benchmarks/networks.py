@@ -18,6 +18,7 @@ from octvideo.layers.calls import call
 from octvideo.models import build_model
 from octvideo.models.build import chosen_size, default_num_classes
 from octvideo.runtime import keep_freed_memory, optimize
+from octvideo.runtime.device import check_device
 from octvideo.runtime.optimize import channels_last
 
 PEERS = ("peer", "peer_compiled")
@@ -85,8 +86,7 @@ def benchmark_networks(
     check_at_least(1, batch_size=batch_size)
     check_timing(rounds, threads)
     check_alphas(alpha)
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {device!r}, but torch finds no GPU here: use cpu")
+    check_device(device)
     torch.set_num_threads(threads)
     keep_freed_memory()  # for all variants alike
     size = chosen_size(model, num_frames, crop)

@@ -23,6 +23,7 @@ from octvideo.layers.calls import call, evaluating
 from octvideo.models import build_model
 from octvideo.models.build import chosen_size, default_num_classes
 from octvideo.runtime import optimize
+from octvideo.runtime.device import check_device
 
 
 @dataclass(frozen=True)
@@ -134,13 +135,14 @@ def benchmark_slow_layers(
         and the one that `octavize` makes with `keep_dense` for the convolutions that take longer than dense ones.
 
     Raises:
-        ValueError: for an unknown variant, an alpha that makes no octave layers, a number that is too small, or a size
-            of clips that the network cannot take.
+        ValueError: for an unknown variant, an alpha that makes no octave layers, a number that is too small, a size of
+            clips that the network cannot take, or a device that is not there.
     """
     check_variants([variant])
     check_at_least(1, batch_size=batch_size)
     check_timing(rounds, threads)
     check_alphas(alpha)
+    check_device(device)
     torch.set_num_threads(threads)
     size = chosen_size(model, num_frames, crop)
     clips = torch.randn(batch_size, 3, *size, device=device)

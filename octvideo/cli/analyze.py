@@ -16,13 +16,13 @@ from octvideo.report import write_audit
 
 def run(arguments: Sequence[str]) -> int:
     """Analyze from command-line arguments."""
-    options = parser().parse_args(list(arguments))
+    options = build_parser().parse_args(list(arguments))
     if options.output is not None and not options.paper:
         raise ValueError(f"output is {options.output!r}, but one network's table is only printed: add --paper")
     return audit(options.output) if options.paper else analyze(options)
 
 
-def parser() -> OneLineParser:
+def build_parser() -> OneLineParser:
     """The options of `octvideo analyze`."""
     parser = new_parser("analyze", "Print multiply-adds, parameters and activations of a network at several alphas.")
     parser.add_argument(

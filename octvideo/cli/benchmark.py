@@ -28,7 +28,7 @@ def run(arguments: Sequence[str]) -> int:
     if name not in BENCHMARKS:
         raise ValueError(f"octvideo benchmark takes one of {', '.join(BENCHMARKS)}; got {name!r}")
     benchmark = BENCHMARKS[name]
-    options = parser(name).parse_args(list(arguments[1:])).as_dict()
+    options = build_parser(name).parse_args(list(arguments[1:])).as_dict()
     output = options.pop("output")
     with live_bars(stderr=True, transient=True) as progress:
         rows = benchmark.measure(**options, progress=_bars(progress))
@@ -50,7 +50,7 @@ def _usage() -> str:
     return "\n".join([usage, "", *lines])
 
 
-def parser(name: str) -> OneLineParser:
+def build_parser(name: str) -> OneLineParser:
     """The options of a benchmark, from its function's signature and docstring; sequences are words in a row."""
     benchmark = BENCHMARKS[name]
     parser = new_parser(f"benchmark {name}", f"Time {benchmark.description}.")

@@ -33,10 +33,10 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if action not in ACTIONS:
         raise ValueError(f"octvideo data takes one of the actions {', '.join(ACTIONS)}; got {action!r}")
-    return ACTIONS[action](parser(action).parse_args(list(arguments[1:])))
+    return ACTIONS[action](build_parser(action).parse_args(list(arguments[1:])))
 
 
-def parser(action: str) -> OneLineParser:
+def build_parser(action: str) -> OneLineParser:
     """The options of `octvideo data ACTION`."""
     parser = new_parser(f"data {action}", DESCRIPTIONS[action])
     if action == "synthesize":

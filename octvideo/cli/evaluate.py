@@ -16,7 +16,7 @@ from octvideo.training import load_classifier
 
 def run(arguments: Sequence[str]) -> int:
     """Evaluate from command-line arguments."""
-    options = parser().parse_args(list(arguments))
+    options = build_parser().parse_args(list(arguments))
     folder = Path(options.output)
     if (folder / "result.json").exists():
         raise FileExistsError(f"{folder} holds a result: give another --output, or delete it")
@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def parser() -> OneLineParser:
+def build_parser() -> OneLineParser:
     """The options of `octvideo evaluate`."""
     parser = new_parser(
         "evaluate", "Score a checkpoint on labelled videos, views averaged; called again it goes on where it was."

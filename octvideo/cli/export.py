@@ -25,7 +25,7 @@ OF_A_MODEL: dict[str, Any] = {"alpha": 0.0, "octave": "spatial", "num_classes": 
 
 def run(arguments: Sequence[str]) -> int:
     """Export from command-line arguments."""
-    options = parser().parse_args(list(arguments))
+    options = build_parser().parse_args(list(arguments))
     given = {name: options[name] for name in OF_A_MODEL if options[name] is not None}
     network, shape, metadata = _read(options.checkpoint, options.model, given, options.own_builders)
     what = f"{metadata['model']} alpha {metadata['alpha']:g} {metadata['octave']}"
@@ -37,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def parser() -> OneLineParser:
+def build_parser() -> OneLineParser:
     """The options of `octvideo export`."""
     parser = new_parser("export", "Write a network as an ONNX file or a torch.export program, and check the file.")
     parser.add_argument("--checkpoint", type=str | None, default=None, help=".ckpt file that octvideo train wrote")

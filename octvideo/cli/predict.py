@@ -14,13 +14,15 @@ from octvideo.cli.options import OneLineParser, add_fast_option, add_reading_opt
 from octvideo.cli.results import speed_up
 from octvideo.data import Annotations, GuardedDataset, VideoDataset, VideoDecodeError, VideoRecord
 from octvideo.data.decode import check_decoder
+from octvideo.runtime.device import check_device
 from octvideo.training import VideoClassifier, load_classifier
 
 
 def run(arguments: Sequence[str]) -> int:
     """Predict from command-line arguments; the exit code is 1 where a video could not be read and is not skipped."""
-    options = parser().parse_args(list(arguments))
+    options = build_parser().parse_args(list(arguments))
     check_decoder(options.decoder)
+    check_device(options.device)
     classifier = load_classifier(options.checkpoint, own_builders=options.own_builders).to(options.device)
     views = {k: options[k] for k in ("num_clips", "num_crops") if options[k] is not None}
     if options.fast:
@@ -42,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     return 1 if failed and options.unreadable == "error" else 0
 
 
-def parser() -> OneLineParser:
+def build_parser() -> OneLineParser:
     """The options of `octvideo predict`."""
     parser = new_parser("predict", "Name the action in videos.")
     parser.add_argument("videos", type=str, nargs="+", help="video files")

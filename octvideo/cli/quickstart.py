@@ -14,7 +14,7 @@ MOTION_SET = "runs/motion"  # where configs/quickstart.yaml looks for it
 
 def run(arguments: Sequence[str]) -> int:
     """Run the quickstart; the same command again goes on where it was interrupted."""
-    options = parser().parse_args(list(arguments))
+    options = build_parser().parse_args(list(arguments))
     runs = plan_runs(options.output, options.config, options.variants, [None], [0])
     synthesize(MOTION_SET)
     run_all(runs, jobs=options.jobs)
@@ -22,7 +22,7 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def parser() -> OneLineParser:
+def build_parser() -> OneLineParser:
     """The options of `octvideo quickstart`."""
     parser = new_parser("quickstart", "Make videos, train dense and octave networks, report accuracy against FLOPs.")
     parser.add_argument("--config", type=str, default="configs/quickstart.yaml")

@@ -11,13 +11,13 @@ from octvideo.report import write_report
 
 def run(arguments: Sequence[str]) -> int:
     """Report from command-line arguments."""
-    options = parser().parse_args(list(arguments))
+    options = build_parser().parse_args(list(arguments))
     write_report(find_results(options.results), options.output)
     print(f"{options.output}/report.md, report.csv, report.png, report.svg")
     return 0
 
 
-def parser() -> OneLineParser:
+def build_parser() -> OneLineParser:
     """The options of `octvideo report`."""
     parser = new_parser("report", "Write report.md, report.csv, report.png and report.svg from result files.")
     parser.add_argument("results", type=str, nargs="+", help="result.json files, or folders that are searched for them")

@@ -48,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
     """Sweep from command-line arguments; those behind "--" go to every `octvideo train`."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
     given, passed_on = list(arguments[:at]), arguments[at + 1 :]
-    options = parser().parse_args(given)
+    options = build_parser().parse_args(given)
     passed_on = [*passed_on, *(["--own_builders"] if options.own_builders else [])]
     runs = plan_runs(
         options.output, options.config, options.variants, options.folds or [None], options.seeds, passed_on
@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def parser() -> OneLineParser:
+def build_parser() -> OneLineParser:
     """The options of `octvideo sweep`."""
     parser = new_parser("sweep", "Train and test a config over alphas, folds and seeds; finished runs are kept.")
     parser.add_argument("--config", type=str, required=True, help="YAML file of octvideo train")

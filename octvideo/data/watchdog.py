@@ -13,11 +13,12 @@ import warnings
 import weakref
 from collections.abc import Callable
 from functools import partial
-from multiprocessing import Pipe
+from multiprocessing import Pipe, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
 from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ __all__ = ["ProcessDiedError", "TimedOutError", "TimedProcess"]
 
 # A process whose owner was killed ends itself so many seconds after its time limit.
 GRACE_SECONDS = 5.0
+BY_ITS_ALARM = "was killed by SIGALRM"
 # A process that waits for a dead disk or server cannot even be killed, and is left behind after so many seconds.
 BURIAL_SECONDS = 2.0
 # Python and torch set handlers for these; in the child they should simply end it.
@@ -81,18 +83,20 @@ class TimedProcess:
         """Wait for the answer to the last request.
 
         Raises:
-            TimedOutError: it did not come in time.
+            TimedOutError: it did not come in time, whenever this is called.
             ProcessDiedError: the child ended; the message says by which signal.
             Exception: whatever the answering function raised.
         """
         connection = self.connection
+        timed_out = TimedOutError(f"took more than {self.seconds:g} s and was stopped")
         if not connection.poll(max(self.deadline - time.monotonic(), 0)):
             self.stop()
-            raise TimedOutError(f"took more than {self.seconds:g} s and was stopped")
+            raise timed_out
         try:
             is_well, answer = connection.recv()
         except (EOFError, OSError):
-            raise ProcessDiedError(self.stop()) from None
+            ending = self.stop()
+            raise timed_out if ending == BY_ITS_ALARM else ProcessDiedError(ending) from None
         if is_well:
             return answer
         raise answer
@@ -162,8 +166,17 @@ def _fork(here: Connection, there: Connection, answer: Callable[[Any], Any], sec
 
 
 def _greet(connection: Connection, answer: Callable[[Any], Any], seconds: float) -> None:
+    Thread(target=_end_with_owner, daemon=True).start()
     connection.send(None)
     _serve(connection, answer, seconds)
+
+
+def _end_with_owner() -> None:
+    """End this process when its owner is gone, also in the middle of a request that lets other threads run."""
+    owner = parent_process()
+    if owner is not None:
+        owner.join()
+        os._exit(0)
 
 
 def _serve(connection: Connection, answer: Callable[[Any], Any], seconds: float) -> None:

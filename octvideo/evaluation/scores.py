@@ -276,10 +276,8 @@ def _check_indices(name: str, value: Tensor, length: int, limit: int | None) -> 
         )
     wrong = value < 0 if limit is None else (value < 0) | (value >= limit)
     if wrong.any():
-        end = "" if limit is None else f" and below {limit}"
-        raise ValueError(
-            f"{name} should be at least 0{end}, got {value[wrong][0].item()}. Compare num_classes with the annotations."
-        )
+        end, hint = ("", "") if limit is None else (f" and below {limit}", " Compare num_classes with the annotations.")
+        raise ValueError(f"{name} should be at least 0{end}, got {value[wrong][0].item()}.{hint}")
 
 
 def _check_one_label_per_video(videos: Tensor, labels: Tensor) -> None:

@@ -93,9 +93,14 @@ def test_a_training_step_is_measured_without_the_profilers_own_messages(warm_pyt
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_missing_gpu_is_named(capsys):
-    assert main(["benchmark", "networks", "--device", "cuda"]) == 1
-    assert "device is 'cuda', but torch finds no GPU here: use cpu" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "command",
+    ["benchmark networks", "benchmark layers", "benchmark slow_layers", "predict wave.mp4 --checkpoint last.ckpt"],
+)
+@pytest.mark.parametrize("device", ["cuda", "tpu", "meta"])
+def test_a_device_that_is_not_there_is_named(command, device, capsys):
+    assert main([*command.split(), "--device", device]) == 1
+    assert f"device is '{device}', on which torch cannot run here: use cpu" in capsys.readouterr().err
 
 
 def test_words_that_a_call_from_python_may_get_wrong():

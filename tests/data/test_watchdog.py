@@ -3,6 +3,8 @@
 import ctypes
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -78,6 +80,15 @@ def test_a_stuck_request_is_ended_in_time_and_the_next_one_answered(process, how
     assert process.ask("pid") != stuck
 
 
+def test_a_stuck_request_is_said_to_be_so_however_late_its_answer_is_asked_for(process, monkeypatch):
+    monkeypatch.setattr(watchdog, "GRACE_SECONDS", 0.1)
+    pid = process.ask("pid")
+    process.send("spin")
+    wait_for_end(pid)
+    with pytest.raises(TimedOutError, match=r"took more than 0.5 s and was stopped"):
+        process.receive()
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [("crash", "was killed by SIGSEGV"), ("kill", "was killed by SIGKILL"), ("exit", "ended with exit code 3")],
@@ -122,6 +133,22 @@ def test_a_child_does_not_outlive_a_killed_owner(request_, monkeypatch):
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(owner, 0)
     wait_for_end(int(os.read(reader, 20)))
+
+
+def test_a_servers_process_ends_with_its_owner_in_the_middle_of_a_request():
+    script = """if True:
+        import os, signal
+        from multiprocessing import get_context
+        from octvideo.data.watchdog import TimedProcess
+
+        process = TimedProcess(eval, 60, get_context("forkserver"))
+        print(process.ask("__import__('os').getpid()"), flush=True)
+        process.send("__import__('time').sleep(60)")
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    owner = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert owner.returncode == -signal.SIGKILL
+    wait_for_end(int(owner.stdout))
 
 
 def test_a_fork_of_the_owner_leaves_the_child_alone(process):
