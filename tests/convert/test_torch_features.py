@@ -64,8 +64,7 @@ class Videos(nn.Module):
 
 NETWORKS = {
     "images": (Images, (3, 27, 34), "spatial"),
-    "videos spatial": (Videos, (3, 5, 17, 22), "spatial"),
-    "videos spatiotemporal": (Videos, (3, 5, 17, 22), "spatiotemporal"),
+    "videos": (Videos, (3, 5, 17, 22), "spatiotemporal"),
 }
 
 

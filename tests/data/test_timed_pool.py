@@ -13,6 +13,8 @@ from octvideo.data.timed_pool import AHEAD, answer_each
 from octvideo.data.watchdog import ProcessDiedError, TimedOutError, TimedProcess
 
 SERVER = get_context("forkserver")
+# Once, not by each process; packing, whose tests may run here as well, has the same server.
+SERVER.set_forkserver_preload([__name__, "octvideo.data.shards.workers"])
 
 
 def answer(request):
@@ -41,7 +43,7 @@ def test_each_request_has_its_own_answer(in_order, num_workers, pause):
     requests = [0, "kill", 2, 0.1, 4, "fail", 6, "sleep", *range(8, 30), "kill"]
     errors = {"kill": ProcessDiedError, "fail": ValueError, "sleep": TimedOutError}
     before, found = children(), []
-    for request, given in answer_each(requests, answer, num_workers, 0.5, in_order=in_order):
+    for request, given in answer_each(requests, answer, num_workers, 1.5, in_order=in_order):
         found.append(request)
         assert isinstance(given, errors[request]) if request in errors else given == request
         time.sleep(pause)

@@ -13,7 +13,7 @@ from pytorchvideo.models import create_slowfast
 from torch import nn
 
 from octvideo import octavize
-from octvideo.layers import OctConv2d, Pairwise, octave_from_dense
+from octvideo.layers import OctConv2d, OctConv3d, Pairwise, octave_from_dense
 from octvideo.models import IMAGE_BUILDERS, build_model
 from octvideo.runtime import FastNetwork, optimize
 from octvideo.runtime.fused import FusedConv, Join
@@ -421,7 +421,12 @@ def test_a_type_of_its_own():
 
 
 def test_compiled():
-    model, x = awake(build_model("resnet3d_tiny", num_classes=5, alpha=0.25)), torch.randn(1, 3, 4, 24, 24)
+    network = nn.Sequential(
+        nn.Conv3d(3, 8, 3, padding=1), nn.BatchNorm3d(8), nn.ReLU(), nn.Conv3d(8, 8, 3, padding=1), nn.ReLU(),
+        nn.Conv3d(8, 8, 1), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, 5),
+    )  # fmt: skip
+    model, x = awake(octavize(network, 0.25)), torch.randn(1, 3, 4, 24, 24)
+    assert any(isinstance(m, OctConv3d) for m in model.modules())
     with torch.no_grad():
         fast = optimize(model, x, compile=True)
         torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-4)
