@@ -24,7 +24,7 @@ DEFINITIONS: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.bflo
 
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
 _FUNCTIONS: dict[str, tuple[tuple[type, ...], type | None]] = {
-    "pool": ((_POINTER, _POINTER, _INT, _POINTER, _INT, _POINTER, *(ctypes.c_int,) * 2), None),
+    "pool": ((_POINTER, _INT, _POINTER, _INT, _POINTER, _INT, _POINTER, *(ctypes.c_int,) * 2), None),
     "add_upsampled": ((*(_POINTER,) * 3, _INT, _POINTER, _INT, _POINTER, *(ctypes.c_int,) * 2), None),
     "lay_pixels": ((*(_POINTER,) * 3, _INT, _POINTER, *(_INT,) * 2, ctypes.c_int), None),
     "add_raised": ((*(_POINTER,) * 3, _INT, _POINTER, _INT, *(_POINTER,) * 2, *(ctypes.c_int,) * 2), None),

@@ -17,16 +17,16 @@ def pool(high: Tensor, pooled: Tensor, factors: Sequence[int], sums: bool = Fals
     With factors of 1 it copies.
 
     Shape:
-        high (N, C, *size), which the kernels take; pooled (N, C, *ceil(size / factors)), which may be some channels of
-        a wider map. Factors are 1 or 2.
+        high (N, C, *size), a map that the kernels take or some channels of a wider one; pooled (N, C, *ceil(size /
+        factors)), which may be some channels of a wider map, too. Factors are 1 or 2.
 
     Raises:
         ValueError: another shape or type of `pooled`, or its channels lie apart.
     """
     _check_low("pooled", pooled, high, factors)
     library(high.dtype).pool(  # type: ignore[union-attr]
-        high.data_ptr(), pooled.data_ptr(), high.shape[0], size_of(high), row_step(pooled), three(factors), sums,
-        torch.get_num_threads(),
+        high.data_ptr(), row_step(high), pooled.data_ptr(), high.shape[0], size_of(high), row_step(pooled),
+        three(factors), sums, torch.get_num_threads(),
     )  # fmt: skip
 
 

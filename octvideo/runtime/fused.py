@@ -356,7 +356,7 @@ class FusedConv(nn.Module):
 
 def _pool(part: Tensor, pools: Sequence[Sequence[int]]) -> Tensor:
     for factors in pools:
-        if max(factors) > 2 or not passes.takes(part):
+        if max(factors) > 2 or not passes.takes_rows(part):
             part = avg_pool(part, factors)
         else:
             pooled = passes.empty_map(part.shape[0], part.shape[1], low_size(part.shape[2:], factors), part.dtype)

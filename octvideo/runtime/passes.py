@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from octvideo import kernels
-from octvideo.kernels import empty_map, knows, row_step, takes
+from octvideo.kernels import empty_map, knows, row_step, takes, takes_rows
 from octvideo.kernels.library import integers, library, three
 from octvideo.kernels.maps import size_of
 from octvideo.layers import avg_pool, upsample
@@ -27,13 +27,13 @@ def join(high: Tensor, low: Tensor, factors: Sequence[int]) -> Tensor:
         high (N, C, *size), low (N, C', *ceil(size / factors)) -> (N, C' + C, *ceil(size / factors)), factors 1 or 2.
     """
     ones = [1] * len(factors)
-    pooled = (high, factors) if takes(high) else (avg_pool(high, factors), ones)
+    pooled = (high, factors) if takes_rows(high) else (avg_pool(high, factors), ones)
     return kernels.join((low, ones), pooled)
 
 
 def pool(high: Tensor, pooled: Tensor, factors: Sequence[int]) -> None:
     """Write `avg_pool(high, factors)` into `pooled`, which may be some channels of a wider map."""
-    if takes(high):
+    if takes_rows(high):
         kernels.pool(high, pooled, factors)
     else:
         pooled.copy_(avg_pool(high, factors))

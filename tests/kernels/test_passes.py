@@ -62,6 +62,9 @@ def test_cells(factors, dtype):
         assert_near(shared, high.double() + slow_repeat(low.double() / places, size, factors), dtype)
         kernels.pool(high, pooled, factors, sums=True)
         assert_near(pooled, sums(high, factors), dtype)
+        of_wider = random_map(channels + 7, size, dtype)[:, 4:-3]
+        kernels.pool(of_wider, pooled, factors)
+        assert_near(pooled, means(of_wider, factors), dtype)
         assert torch.equal(wide[:, :2], before[:, :2])
         assert torch.equal(wide[:, -3:], before[:, -3:])
 

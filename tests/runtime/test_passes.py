@@ -47,6 +47,8 @@ def test_cells(factors, dtype):
         pooled = avg_pool(high.double(), factors)
         joined = passes.join(high, low, factors)
         assert_near(joined, torch.cat([low.double(), pooled], 1), dtype)
+        of_wider = torch.cat([random_map(2, size, dtype), high], 1)[:, 2:]
+        assert_near(passes.join(of_wider, low, factors), joined, dtype)
         total = high.double() + upsample(raised.double(), size)
         total = total.relu() if relu else total
         passes.add_raised(high, raised, factors, relu, joined[:, low_channels:], factors)
@@ -99,7 +101,7 @@ def test_maximum_pooling_that_rounds_up_over_some_channels_of_a_map(dtype):
 
 @pytest.mark.parametrize("dtype", [*TOLERANCES, torch.float64])
 def test_pixels(dtype):
-    for given, channels, size in [(3, 3, (2, 5, 7)), (3, 4, (2, 5, 40)), (1, 2, (3, 1, 1)), (2, 4, (6, 9))]:
+    for given, channels, size in [(3, 3, (2, 5, 7)), (3, 4, (2, 5, 40)), (1, 2, (3, 1, 1)), (2, 4, (6, 9)), (3, 4, (3, 17))]:
         x = torch.randn(2, given, *size).to(dtype)
         expected = torch.zeros(2, *size[:-1], size[-1] + 4, channels, dtype=dtype)
         expected[..., 2:-2, :given] = x.movedim(1, -1)

@@ -140,6 +140,7 @@ static void convolve_copied(const Reading *reading, Element *out, const Element 
     Tile tile;
     while (first < last) {
         const Piece piece = piece_at(reading, first, last, copies);
+        enter_piece(reading, &piece, &tile);
         for (Int from = 0; from < (piece.rows - 1) * width + out_width; from += ROWS) {
             lay_copied(reading, &piece, from, raised, &tile);
             convolve_tile(reading, &tile, out, raised != 0, block, end);

@@ -334,20 +334,18 @@ static void find_places(const Reading *reading, const Piece *piece, Int from, co
     }
 }
 
-/* The tile of a piece that begins at place `from` of its copy. */
-static void lay_copied(const Reading *reading, const Piece *piece, Int from, const Element *raised, Tile *tile) {
+/* What the first tile of a piece reads of its copy. */
+static void enter_piece(const Reading *reading, const Piece *piece, Tile *tile) {
     const Work *work = reading->work;
     const Plan *plan = work->plan;
-    const Int end = (piece->rows - 1) * reading->width + plan->out_size[2], *kernel = plan->kernel;
-    tile->rows = end - from < ROWS ? end - from : ROWS;
-    find_places(reading, piece, from, raised, tile);
+    const Int *kernel = plan->kernel;
     Int n = 0;
     for (Int tap = 0; tap < work->taps; tap += plan->taps_together) {
         if (!(work->inside[0][piece->at[0]] >> tap & 1)) continue;
         const Int x = tap % kernel[2] * plan->dilation[2], y = tap / kernel[2] % kernel[1] * plan->dilation[1];
         const Int t = tap / kernel[2] / kernel[1], stride = plan->stride[1];
         const Int row = t * piece->height + y % stride * (piece->height / stride) + y / stride;
-        const Part *at = piece->copy + (row * reading->width + x + from) * reading->pitch;
+        const Part *at = piece->copy + (row * reading->width + x) * reading->pitch;
         for (Int g = 0; g < GROUPS; g++) {
             tile->at[n][g] = at + g * GROUP * reading->pitch;
             tile->step[n][g] = reading->pitch * sizeof(Part);
@@ -356,6 +354,15 @@ static void lay_copied(const Reading *reading, const Piece *piece, Int from, con
         tile->before[n++] = tap / plan->taps_together * reading->channels;
     }
     tile->num_taps = n;
+}
+
+/* The tile of a piece that begins at place `from` of its copy; the tiles come one after the other. */
+static void lay_copied(const Reading *reading, const Piece *piece, Int from, const Element *raised, Tile *tile) {
+    const Int end = (piece->rows - 1) * reading->width + reading->work->plan->out_size[2];
+    tile->rows = end - from < ROWS ? end - from : ROWS;
+    find_places(reading, piece, from, raised, tile);
+    for (Int n = 0; from && n < tile->num_taps; n++)
+        for (Int g = 0; g < GROUPS; g++) tile->at[n][g] += ROWS * reading->pitch;
 }
 
 /* What the places of a group read. */

@@ -7,11 +7,11 @@ static inline Int num_cells(const Int *size, const Int *factors, int axis) {
     return (size[axis] + factors[axis] - 1) / factors[axis];
 }
 
-/* Means over cells of a map of size (T, H, W, C), or sums, written to places that lie pooled_step apart. */
-void pool(const Element *high, Element *pooled, Int clips, const Int *size, Int pooled_step, const Int *factors,
-          int sums, int threads) {
+/* Means over cells of a map of size (T, H, W, C), or sums; places lie high_step apart, those of the result pooled_step. */
+void pool(const Element *high, Int high_step, Element *pooled, Int clips, const Int *size, Int pooled_step,
+          const Int *factors, int sums, int threads) {
     const Int frames = num_cells(size, factors, 0), height = num_cells(size, factors, 1);
-    const Int width = num_cells(size, factors, 2), of_clip = size[0] * size[1] * size[2] * size[3];
+    const Int width = num_cells(size, factors, 2), of_clip = size[0] * size[1] * size[2] * high_step;
 #pragma omp parallel for collapse(3) num_threads(threads)
     for (Int n = 0; n < clips; n++)
         for (Int t = 0; t < frames; t++)
@@ -19,7 +19,7 @@ void pool(const Element *high, Element *pooled, Int clips, const Int *size, Int 
                 Int place = ((n * frames + t) * height + y) * width;
                 const Element *clip = high + n * of_clip;
                 Element *to = pooled + place * pooled_step;
-                pool_cells(clip, size[3], to, pooled_step, t, y, size, factors, sums, -__builtin_inff());
+                pool_cells(clip, high_step, to, pooled_step, t, y, size, factors, sums, -__builtin_inff());
             }
 }
 
@@ -29,6 +29,31 @@ static inline __attribute__((always_inline)) void lay_row(const Element *from, I
     for (Int x = 0; x < places; x++)
         for (Int c = 0; c < channels; c++)
             to[x * channels + c] = c < given ? from[c * between_channels + x * between_places] : 0;
+}
+
+/* Three colours one after the other, as videos come, to pixels of four channels. */
+static void lay_colours(const Element *from, Int between_channels, Element *to, Int places) {
+    const Element *red = from, *green = red + between_channels, *blue = green + between_channels;
+    Int x = 0;
+#if HAS_AVX512 && defined(BFLOAT16)
+    for (; x + 8 <= places; x += 8) {
+        const __m512i r = _mm512_cvtepu16_epi64(_mm_loadu_si128((const __m128i *)(red + x)));
+        const __m512i g = _mm512_cvtepu16_epi64(_mm_loadu_si128((const __m128i *)(green + x)));
+        const __m512i b = _mm512_cvtepu16_epi64(_mm_loadu_si128((const __m128i *)(blue + x)));
+        const __m512i pixels = _mm512_or_si512(r, _mm512_or_si512(_mm512_slli_epi64(g, 16), _mm512_slli_epi64(b, 32)));
+        _mm512_storeu_si512(to + x * 4, pixels);
+    }
+#elif HAS_AVX512
+    const __m512i each = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    for (; x + 4 <= places; x += 4) {
+        const __m512 r = _mm512_castps128_ps512(_mm_loadu_ps(red + x)), g = _mm512_castps128_ps512(_mm_loadu_ps(green + x));
+        const __m512 b = _mm512_castps128_ps512(_mm_loadu_ps(blue + x));
+        __m512 pixels = _mm512_maskz_permutexvar_ps(0x1111, each, r);
+        pixels = _mm512_mask_permutexvar_ps(pixels, 0x2222, each, g);
+        _mm512_storeu_ps(to + x * 4, _mm512_mask_permutexvar_ps(pixels, 0x4444, each, b));
+    }
+#endif
+    lay_row(from + x, between_channels, 1, to + x * 4, places - x, 3, 4);
 }
 
 /* Rows of pixels with their channels side by side, zeros for those that are missing up to `channels`, and `padding` pixels
@@ -48,7 +73,7 @@ void lay_pixels(const Element *x, const Int *steps, Element *rows, Int clips, co
                 Element *to = row + border;
                 const int in_colour = size[3] == 3 && steps[4] == 1; /* and colour by colour, as videos come */
                 if (in_colour && channels == 3) lay_row(from, steps[1], 1, to, size[2], 3, 3);
-                else if (in_colour && channels == 4) lay_row(from, steps[1], 1, to, size[2], 3, 4);
+                else if (in_colour && channels == 4) lay_colours(from, steps[1], to, size[2]);
                 else lay_row(from, steps[1], steps[4], to, size[2], size[3], channels);
             }
 }
