@@ -101,7 +101,8 @@ def test_maximum_pooling_that_rounds_up_over_some_channels_of_a_map(dtype):
 
 @pytest.mark.parametrize("dtype", [*TOLERANCES, torch.float64])
 def test_pixels(dtype):
-    for given, channels, size in [(3, 3, (2, 5, 7)), (3, 4, (2, 5, 40)), (1, 2, (3, 1, 1)), (2, 4, (6, 9)), (3, 4, (3, 17))]:
+    sizes = [(3, 3, (2, 5, 7)), (3, 4, (2, 5, 40)), (1, 2, (3, 1, 1)), (2, 4, (6, 9)), (3, 4, (3, 17))]
+    for given, channels, size in sizes:
         x = torch.randn(2, given, *size).to(dtype)
         expected = torch.zeros(2, *size[:-1], size[-1] + 4, channels, dtype=dtype)
         expected[..., 2:-2, :given] = x.movedim(1, -1)
