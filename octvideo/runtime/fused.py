@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -102,14 +103,16 @@ class FusedConv(nn.Module):
     @property
     def reads_joined(self) -> bool:
         """True where some output reads the high part pooled by the octave's factors."""
-        if self._pools_after():
+        if self.pools_after:
             return False
         targets = [part for part, channels in ((HIGH, self.out_high), (LOW, self.out_low)) if channels]
         return any(HIGH in self.sources[t] and self.pools[HIGH, t][:1] == [self.factors] for t in targets)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Packed for this processor, by libraries that cannot copy.
-        return {**self.__dict__, "paths": {}, "with_low": {}}
+        # What is for this processor, some of it packed by libraries that cannot copy, is found anew.
+        state = {**self.__dict__, "paths": {}, "with_low": {}}
+        state.pop("pools_after", None)
+        return state
 
     def forward(self, x: Map, summand: Map | None = None) -> Map:
         """Convolve; add the summand, if any; rectify, if so made.
@@ -127,7 +130,7 @@ class FusedConv(nn.Module):
             x = self.window.unfold(x)  # type: ignore[arg-type]
         pair = x if isinstance(x, OctPair) else empty_low(x, self.factors)
         size = self.dense_moves.out_size(pair.high.shape[2:])
-        if summand is None and self._pools_after():
+        if summand is None and self.pools_after:
             return self._run_as_one(pair, size)
         if summand is None:
             return self._run(pair, size, (None, None), self.relu)
@@ -194,7 +197,8 @@ class FusedConv(nn.Module):
             return OctPair(high, low, self.out_segments)
         return _JoinedPair(high, low, self.out_segments, joined)
 
-    def _pools_after(self) -> bool:
+    @cached_property
+    def pools_after(self) -> bool:
         """True where the low output is pooled after the convolution, for it is narrow, not the input before.
 
         A kernel that does not move on the octave's axes gives the same either way, at the borders, too.

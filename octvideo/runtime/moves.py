@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -18,7 +18,8 @@ class Moves(NamedTuple):
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
 
-    def out_size(self, size: Sequence[int]) -> list[int]:
+    @lru_cache(maxsize=1 << 14)  # noqa: B019 (it keeps numbers, no networks)
+    def out_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """Size of the output for a size of the input.
 
         Raises:
@@ -32,4 +33,4 @@ class Moves(NamedTuple):
                 f"a map of size {tuple(size)} is too small for a kernel of {self.kernel} with padding {self.padding} "
                 f"and dilation {self.dilation}: give larger clips"
             )
-        return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes]
+        return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)

@@ -99,9 +99,8 @@ def max_pool(
         ValueError: the map is smaller than the kernel.
     """
     moves = Moves(tuple(kernel), tuple(stride), tuple(padding), (1,) * len(kernel))
-    size = [_rounded_up(*axis) for axis in zip(x.shape[2:], kernel, stride, padding, strict=True)] if ceil else []
-    if not size or min(size) < 1:
-        size = moves.out_size(x.shape[2:])
+    up = tuple(_rounded_up(*axis) for axis in zip(x.shape[2:], kernel, stride, padding, strict=True)) if ceil else ()
+    size = up if up and min(up) > 0 else moves.out_size(x.shape[2:])
     out = empty_map(x.shape[0], x.shape[1], size, x.dtype)
     library(x.dtype).max_pool(  # type: ignore[union-attr]
         x.data_ptr(), row_step(x), out.data_ptr(), x.shape[0], size_of(x), three(size), three(kernel), three(stride),
