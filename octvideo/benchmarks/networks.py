@@ -20,6 +20,7 @@ from octvideo.models.build import chosen_size, default_num_classes
 from octvideo.runtime import keep_freed_memory, optimize
 from octvideo.runtime.device import check_device
 from octvideo.runtime.optimize import channels_last
+from octvideo.runtime.work import count_work
 
 PEERS = ("peer", "peer_compiled")
 VARIANTS = ("eager", "channels_last", "fast", "lean", "compiled", *PEERS)
@@ -73,8 +74,9 @@ def benchmark_networks(
 
     Returns:
         One row for each variant and alpha: its time, and the ratios of time and multiply-adds to the dense network of
-        the same variant. Of a training step also its peak memory beyond weights, optimizer state and clips (see
-        `octvideo.benchmarks.training.peak_bytes`) and the ratio of that.
+        the same variant; of fast networks on a CPU also the multiply-adds that instructions execute and the bytes of
+        maps (`octvideo.runtime.work.Work`), which bound the time. Of a training step also its peak memory beyond
+        weights, optimizer state and clips (see `octvideo.benchmarks.training.peak_bytes`) and the ratio of that.
 
     Raises:
         ValueError: for an unknown step, variant, type or mode, a number that is too small, an alpha outside [0, 1], a
@@ -94,6 +96,7 @@ def benchmark_networks(
     alphas = list(dict.fromkeys([0.0, *alpha]))
     calls: dict[tuple[str, float], Call] = {}
     gmacs: dict[float, float] = {}
+    work: dict[tuple[str, float], dict[str, float]] = {}
     for done, one in enumerate(alphas):
         network = _network(model, one, octave).to(device)
         with suiting(model, size):
@@ -103,7 +106,9 @@ def benchmark_networks(
                 continue
             given = variant, network, clips, getattr(torch, dtype), compile_mode
             if step == "inference":
-                calls[variant, one] = _inference(*given)
+                form = _inference_form(*given)
+                calls[variant, one] = inference(*form)
+                work[variant, one] = _work_per_view(*form) if variant == "fast" else {}
             else:
                 calls[variant, one] = _training(*given, num_classes=default_num_classes(model))
                 with suiting(model, size):  # batch norms refuse what a network takes without training
@@ -115,7 +120,8 @@ def benchmark_networks(
     times = time_in_turns(by_name, device=device, rounds=rounds, warmup=warmup, progress=progress)
     rows = []
     for (variant, one), name in zip(calls, by_name, strict=True):
-        rows.append({"variant": variant, "alpha": one, "gmacs_per_view": gmacs[one], **vars(times[name])})
+        counted = {"gmacs_per_view": gmacs[one], **work.get((variant, one), {})}
+        rows.append({"variant": variant, "alpha": one, **counted, **vars(times[name])})
         if step == "training":
             rows[-1]["peak_memory_mb"] = peak_bytes(by_name[name], torch.device(device)) / 1e6
     return [_with_ratios(row, rows, octave) for row in rows]
@@ -154,14 +160,28 @@ def awake(network: nn.Module) -> nn.Module:
     return network
 
 
-def _inference(variant: str, network: nn.Module, clips: Tensor, dtype: torch.dtype, compile_mode: str) -> Call:
+def _inference_form(
+    variant: str, network: nn.Module, clips: Tensor, dtype: torch.dtype, compile_mode: str
+) -> tuple[nn.Module, Tensor]:
     if variant == "eager":
-        return inference(network, clips)
+        return network, clips
     if variant == "channels_last":
-        return inference(*_in_channels_last(copy.deepcopy(network), clips))
+        return _in_channels_last(copy.deepcopy(network), clips)
     if variant in PEERS:
-        return inference(_peer(variant, network, clips.device, dtype, compile_mode), clips)
-    return inference(optimize(network, clips, dtype=dtype, compile=variant == "compiled"), clips)
+        return _peer(variant, network, clips.device, dtype, compile_mode), clips
+    return optimize(network, clips, dtype=dtype, compile=variant == "compiled"), clips
+
+
+def _work_per_view(network: nn.Module, clips: Tensor) -> dict[str, float]:
+    """What bounds the time of a fast network, where octvideo's kernel does all of it."""
+    work = count_work(network, clips)
+    if work is None:
+        return {}
+    views = len(clips)
+    return {
+        "executed_gmacs_per_view": work.executed_macs / views / 1e9,
+        "map_mb_per_view": work.map_bytes / views / 1e6,
+    }
 
 
 def _training(
@@ -209,6 +229,9 @@ def _with_ratios(row: dict[str, Any], rows: Sequence[dict[str, Any]], octave: st
         "speedup_over_eager_dense": eager["median_ms"] / row["median_ms"] if eager else None,
     }
     ratios["time_over_macs_ratio"] = ratios["time_ratio"] / ratios["macs_ratio"]
+    if "map_mb_per_view" in row and "map_mb_per_view" in dense:
+        ratios["executed_macs_ratio"] = row["executed_gmacs_per_view"] / dense["executed_gmacs_per_view"]
+        ratios["map_bytes_ratio"] = row["map_mb_per_view"] / dense["map_mb_per_view"]
     if "peak_memory_mb" in row:
         ratios["memory_ratio"] = row["peak_memory_mb"] / dense["peak_memory_mb"]
         ratios["paper_memory_ratio"] = _paper_memory_ratio(row["alpha"], octave)

@@ -87,7 +87,7 @@ def _print(name: str, benchmark: Benchmark, rows: Sequence[Row], options: Row) -
         table.add_column(header, justify="right")
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*cells)
-    print_table(table, width=120)
+    print_table(table, width=132)
     print(f"times are medians of {options['rounds']} rounds, all in turn; {benchmark.note}".removesuffix("; "))
     if benchmark.packages:
         versions = package_versions(benchmark.packages).items()

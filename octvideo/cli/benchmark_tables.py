@@ -71,6 +71,8 @@ BENCHMARKS = {
             **_RATIOS,
             "of minima": lambda row: f"{row['min_time_ratio']:.3f}",
             "time / MACs": lambda row: f"{row['time_over_macs_ratio']:.3f}",
+            "executed": lambda row: f"{row['executed_macs_ratio']:.3f}" if "executed_macs_ratio" in row else "",
+            "bytes": lambda row: f"{row['map_bytes_ratio']:.3f}" if "map_bytes_ratio" in row else "",
             "speed-up": lambda row: (
                 "" if row["speedup_over_eager_dense"] is None else f"{row['speedup_over_eager_dense']:.2f}"
             ),
@@ -79,7 +81,8 @@ BENCHMARKS = {
             "paper's": lambda row: f"{row['paper_memory_ratio']:.2f}" if row.get("paper_memory_ratio") else "",
         },
         f"GMACs: 10^9 multiply-adds for one view by {MACS_TOOL}; ratios are to alpha 0 of the same variant, also of "
-        "the least times; peak MB: "
+        "the least times; executed, bytes: multiply-adds with what the fast path's instructions pad, and its maps' "
+        "bytes, against alpha 0; peak MB: "
         "10^6 bytes that a training step allocates at its peak; paper's: memory of one layer, its table 1",
         plot=plot_networks,
     ),

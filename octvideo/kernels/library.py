@@ -39,6 +39,7 @@ _FUNCTIONS: dict[str, tuple[tuple[type, ...], type | None]] = {
     "copies_strips": ((_INT,) * 4, _INT),
     "reads_low": ((_INT,) * 2, _INT),
     "taps_together": ((_INT,) * 4, _INT),
+    "executed": ((_INT,) * 5, _INT),
 }
 
 

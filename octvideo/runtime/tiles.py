@@ -92,7 +92,7 @@ class TiledConv:
         self.low_channels = low_channels
         kernels: Any = library(weight.dtype, matrices)
         self.kernels = kernels
-        channels, taps = weight.shape[1], weight[0, 0].numel()
+        self.channels, self.taps = channels, taps = weight.shape[1], weight[0, 0].numel()
         copies = kernels.copies_strips(*moves.kernel[-2:], *moves.stride[-2:])
         self.together = kernels.taps_together(channels, moves.kernel[-1], moves.dilation[-1], copies)
         sizes = self.out_channels, channels, taps, self.together
@@ -157,6 +157,11 @@ class TiledConv:
         if self.kernels.convolve(*call, *other):
             raise MemoryError(f"there is no memory for a strip of a map of shape {tuple(out.shape)}")
         return out
+
+    def executed_macs(self, x: Tensor) -> int:
+        """Multiply-adds that instructions make for a map: they take more channels and places than may be there."""
+        places = x.shape[0] * math.prod(self.moves.out_size(x.shape[2:]))
+        return self.kernels.executed(places, self.out_channels, self.channels, self.taps, self.together)
 
     def _call(
         self,

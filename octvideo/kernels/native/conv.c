@@ -180,6 +180,7 @@ Int copies_strips(void) { return 0; }
 Int matrices_pay(void) { return 0; }
 Int reads_low(void) { return 0; }
 Int taps_together(void) { return 1; }
+Int executed(void) { return 0; }
 Int padded_out_channels(Int out_channels) { return out_channels; }
 Int packed_size(void) { return 0; }
 void pack(void) {}

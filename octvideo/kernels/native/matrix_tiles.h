@@ -62,6 +62,14 @@ static Int even(Int channels) { return (channels + 1) / 2 * 2; }
 
 static Int instructions(Int channels) { return padded_channels(channels) / channels_at_once(channels); }
 
+/* Multiply-adds that instructions make of a convolution: whether their places and channels are there or not. A float32 product
+   counts once. */
+Int executed(Int places, Int out_channels, Int channels, Int taps, Int together) {
+    const Int of_place = together > 1 ? even(channels) : padded_channels(channels), groups = (places + GROUP - 1) / GROUP;
+    const Int of_tap = instructions(of_place * together) * MOST_AT_ONCE;
+    return groups * GROUP * padded_out_channels(out_channels) * (taps / together) * of_tap;
+}
+
 /* True for kernels of one tap that should read a smaller map, up-sampled, beside their input: the products with it are then
    made at all places, which must not take more instructions where they are dear. */
 Int reads_low(Int channels, Int low_channels) {

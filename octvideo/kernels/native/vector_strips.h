@@ -20,6 +20,12 @@
 static Int padded_channels(Int channels) { return (channels + AT_ONCE - 1) / AT_ONCE * AT_ONCE; }
 Int reads_in_place(Int channels) { return channels > 0; }
 
+/* Multiply-adds that instructions make of a convolution: whether their channels are there or not. */
+Int executed(Int places, Int out_channels, Int channels, Int taps, Int together) {
+    (void)together;
+    return places * padded_out_channels(out_channels) * channels * taps;
+}
+
 /* What only matrix instructions do. */
 Int copies_strips(Int height, Int width, Int stride_of_rows, Int stride_of_places) {
     (void)height, (void)width, (void)stride_of_rows, (void)stride_of_places;
