@@ -95,20 +95,21 @@ def benchmark_networks(
     clips = torch.randn(batch_size, 3, *size, device=device)
     alphas = list(dict.fromkeys([0.0, *alpha]))
     calls: dict[tuple[str, float], Call] = {}
-    gmacs: dict[float, float] = {}
-    work: dict[tuple[str, float], dict[str, float]] = {}
+    counted: dict[tuple[str, float], dict[str, float]] = {}
     for done, one in enumerate(alphas):
         network = _network(model, one, octave).to(device)
         with suiting(model, size):
-            gmacs[one] = count_macs(network, clips[:1]).gmacs
+            gmacs = count_macs(network, clips[:1]).gmacs
         for variant in variants:
             if one and variant in PEERS:
                 continue
             given = variant, network, clips, getattr(torch, dtype), compile_mode
+            counted[variant, one] = {"gmacs_per_view": gmacs}
             if step == "inference":
                 form = _inference_form(*given)
                 calls[variant, one] = inference(*form)
-                work[variant, one] = _work_per_view(*form) if variant == "fast" else {}
+                if variant == "fast":
+                    counted[variant, one] |= _work_per_view(*form)
             else:
                 calls[variant, one] = _training(*given, num_classes=default_num_classes(model))
                 with suiting(model, size):  # batch norms refuse what a network takes without training
@@ -120,8 +121,7 @@ def benchmark_networks(
     times = time_in_turns(by_name, device=device, rounds=rounds, warmup=warmup, progress=progress)
     rows = []
     for (variant, one), name in zip(calls, by_name, strict=True):
-        counted = {"gmacs_per_view": gmacs[one], **work.get((variant, one), {})}
-        rows.append({"variant": variant, "alpha": one, **counted, **vars(times[name])})
+        rows.append({"variant": variant, "alpha": one, **counted[variant, one], **vars(times[name])})
         if step == "training":
             rows[-1]["peak_memory_mb"] = peak_bytes(by_name[name], torch.device(device)) / 1e6
     return [_with_ratios(row, rows, octave) for row in rows]
