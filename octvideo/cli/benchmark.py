@@ -16,6 +16,7 @@ from octvideo.analysis import MACS_TOOL
 from octvideo.cli.benchmark_tables import BENCHMARKS, Benchmark, Row
 from octvideo.cli.options import OneLineParser, new_parser
 from octvideo.cli.terminal import live_bars, print_table
+from octvideo.files import replace_file
 from octvideo.report import collect_metadata, package_versions
 
 
@@ -30,6 +31,8 @@ def run(arguments: Sequence[str]) -> int:
     benchmark = BENCHMARKS[name]
     options = build_parser(name).parse_args(list(arguments[1:])).as_dict()
     output = options.pop("output")
+    if output:
+        _check_output(Path(output))
     with live_bars(stderr=True, transient=True) as progress:
         rows = benchmark.measure(**options, progress=_bars(progress))
     # A table is made to be shown: it names files, and not the folders of this machine.
@@ -96,9 +99,19 @@ def _print(name: str, benchmark: Benchmark, rows: Sequence[Row], options: Row) -
         print("\n".join(benchmark.summary(list(rows))))
 
 
+def _check_output(path: Path) -> None:
+    """Make the folder of a result's file; a result is not lost to a wrong name after its measurement."""
+    if path.suffix != ".json" or path.is_dir():
+        raise ValueError(f"output must be a file with the ending .json; got {path}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output {path} cannot be written, for its folder cannot be made: {error.strerror}") from error
+
+
 def _write(path: Path, name: str, benchmark: Benchmark, options: Row, rows: list[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = collect_metadata(options.get("device")) | package_versions(benchmark.packages)
     content = {"benchmark": name, "settings": options, "macs_tool": MACS_TOOL, "metadata": metadata, "rows": rows}
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with replace_file(path) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())
     print(f"written: {path}")

@@ -82,7 +82,7 @@ BENCHMARKS = {
         },
         f"GMACs: 10^9 multiply-adds for one view by {MACS_TOOL}; ratios are to alpha 0 of the same variant, also of "
         "the least times; executed, bytes: multiply-adds with what the fast path's instructions pad, and its maps' "
-        "bytes, against alpha 0; peak MB: "
+        "bytes, against alpha 0 (blank where another kernel does part of the work); peak MB: "
         "10^6 bytes that a training step allocates at its peak; paper's: memory of one layer, its table 1",
         plot=plot_networks,
     ),

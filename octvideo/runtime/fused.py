@@ -24,6 +24,10 @@ Map = OctPair | Tensor
 BOTH = LOW, HIGH
 # Low outputs that cost less as high ones, pooled afterwards, than the input pooled for them; by matrix instructions.
 MOST_POOLED_AFTER = {torch.float32: 0, torch.bfloat16: 48}
+# Attributes of a convolution that the forward function of a network around it may read, such as a non-local block's.
+READ_BY_OTHERS = (
+    "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode",
+)  # fmt: skip
 Path = TiledConv | OneDnnConv
 Input = tuple[tuple[int, ...], Tensor]
 """Parts of a pair, and what a convolution reads of them."""
@@ -74,10 +78,14 @@ class FusedConv(nn.Module):
         joins: give the next convolutions, which alone read the output, its low and its pooled high part in one map.
     """
 
+    in_channels: int
+    groups: int
+
     def __init__(self, conv: Any, relu: bool) -> None:
         super().__init__()
         self.relu, self.in_place, self.joins = relu, False, False
-        self.map_channels = conv.in_channels
+        for name in READ_BY_OTHERS:
+            setattr(self, name, getattr(conv, name))
         self.window: Window | None = None
         if is_narrow(conv):
             conv, self.window = unfolded(conv)  # whose channels are more than the map's
@@ -93,7 +101,7 @@ class FusedConv(nn.Module):
         self.pools = {(s, t): self._pools(s, t) for s in (HIGH, LOW) for t in (HIGH, LOW)}
         self.out_segments, self.alpha_out, self.exchange = conv.out_segments, conv.alpha_out, conv.exchange
         self.out_high, self.out_low = (count(self.out_segments, part) for part in (HIGH, LOW))
-        self.groups, self.depthwise = conv.groups, is_depthwise(conv.weight, conv.groups)
+        self.depthwise = is_depthwise(conv.weight, conv.groups)
         self.sources = [self._sources(target) for target in (HIGH, LOW)]
         self.weight = conv.weight.detach()
         self.bias = None if conv.bias is None else conv.bias.detach()
@@ -154,8 +162,8 @@ class FusedConv(nn.Module):
         """The kernels believe what they are told of a map: it must be true."""
         if isinstance(x, OctPair):
             check_pair(x, self.in_high, self.in_low, self.factors)
-        elif self.in_low or x.dim() != len(self.factors) + 2 or x.shape[1] != self.map_channels:
-            wanted = f"a pair with {self.in_low} low channels" if self.in_low else f"{self.map_channels} channels"
+        elif self.in_low or x.dim() != len(self.factors) + 2 or x.shape[1] != self.in_channels:
+            wanted = f"a pair with {self.in_low} low channels" if self.in_low else f"{self.in_channels} channels"
             raise ValueError(f"the convolution takes {wanted} and {len(self.factors)} axes; got {tuple(x.shape)}")
 
     def _pools(self, source: int, target: int) -> list[tuple[int, ...]]:

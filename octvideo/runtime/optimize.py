@@ -47,6 +47,10 @@ class FastNetwork(nn.Module):
         self.network, self.dtype = network, dtype
         self.spared_channels = MOST_CHANNELS if lays_pixels else 0
 
+    def train(self, mode: bool = True) -> FastNetwork:
+        """Stay in evaluation mode, whatever is asked for: with folded norms there is no other."""
+        return super().train(False)
+
     @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if torch.jit.is_tracing():
@@ -183,7 +187,7 @@ def _cloned(example: Any) -> Any:
 def _outputs(network: nn.Module, example: Any) -> tuple[list[Any], Any]:
     """What a network gives for an example, and the example, or noise in its place where that would show nothing."""
     tensors = [t for t in tree_leaves(example) if isinstance(t, Tensor)]
-    if not tensors or not all(t.numel() for t in tensors):
+    if not any(t.numel() for t in tensors):
         shapes = ", ".join(str(tuple(t.shape)) for t in tensors) or repr(type(example).__name__)
         raise ValueError(f"example must hold tensors with elements, an input such as those to come; got {shapes}")
     telling = _telling(example)
@@ -293,7 +297,7 @@ def _checked(name: str, step: Step, network: nn.Module, check: _Check) -> nn.Mod
         warnings.warn(f"{name} is left out: {type(error).__name__}: {str(error).strip().splitlines()[0]}", stacklevel=3)
         return network
     if not worst <= check.tolerance:  # NaN, too
-        warnings.warn(f"{name} is left out: outputs differ by {worst:.1g}, more than {check.tolerance:g}", stacklevel=3)
+        warnings.warn(f"{name} is left out: outputs differ by {worst:.2g}, more than {check.tolerance:g}", stacklevel=3)
         return network
     return candidate
 

@@ -103,6 +103,15 @@ def test_a_device_that_is_not_there_is_named(command, device, capsys):
     assert f"device is '{device}', on which torch cannot run here: use cpu" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["x.png", "x", ".", "taken/x.json"])
+def test_a_result_that_could_not_be_written_is_not_measured(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").touch()
+    assert main(["benchmark", "networks", "--output", name]) == 1
+    assert "octvideo: error: output " in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
 def test_words_that_a_call_from_python_may_get_wrong():
     """The command's parser knows them."""
     with pytest.raises(ValueError, match=r"step must be of inference, training; got \['train'\]"):

@@ -1,11 +1,14 @@
 """The fast network of a network that is watched, that changes as it runs, or that gives strange outputs."""
 
+import warnings
+
 import pytest
 import torch
 from pytorchvideo.models import create_slowfast
 from torch import nn
 
-from octvideo.models import build_model
+from octvideo.layers import OctConv3d, octave_from_dense, split
+from octvideo.models import build_model, i3d_r50_nln
 from octvideo.runtime import FastNetwork, optimize
 from octvideo.runtime.fused import FusedConv
 
@@ -253,3 +256,54 @@ def test_the_example_stays_as_it_is():
     kept = x.clone()
     optimize(InPlace(), x)
     assert torch.equal(x, kept)
+
+
+class ReadsItsConvolution(nn.Module):
+    """As PyTorchVideo's non-local block, whose forward function asks a convolution for its channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(6, 8, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+
+    def forward(self, x):
+        if x.sum() > 1e9:  # a branch that torch.fx cannot follow
+            return x
+        conv = self.conv
+        channels = conv.in_channels, conv.out_channels, conv.groups, conv.padding_mode
+        assert (*channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation) == (
+            *(6, 8, 1, "zeros"), (1, 3, 3), (1, 2, 2), (0, 1, 1), (1, 1, 1),
+        )  # fmt: skip
+        return conv(x) / conv.out_channels
+
+
+def test_attributes_of_convolutions_that_a_network_reads():
+    x = torch.randn(1, 3, 2, 8, 8)
+    network = nn.Sequential(nn.Conv3d(3, 6, 1), ReadsItsConvolution()).eval()
+    with torch.no_grad():
+        expected = network(x)
+        network[1].conv = FusedConv(octave_from_dense(network[1].conv, 0, 0), relu=False)
+        torch.testing.assert_close(network(x), expected)
+
+
+def test_dense_non_local_networks_are_fused():
+    x = torch.randn(1, 3, 4, 64, 64)
+    network = i3d_r50_nln(num_classes=4).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fast = optimize(network, x)
+    torch.testing.assert_close(fast(x), network(x), rtol=1e-4, atol=1e-4)
+    assert sum(isinstance(module, FusedConv) for module in fast.modules()) > 60
+
+
+def test_a_fast_network_stays_in_evaluation_mode():
+    network, x = nn.Sequential(nn.Conv3d(3, 8, 1), nn.Dropout(0.5)).eval(), torch.randn(1, 3, 2, 4, 4)
+    fast = optimize(network, x)
+    torch.testing.assert_close(fast.train()(x), network(x))
+    assert not fast.training
+
+
+def test_a_pair_of_which_one_part_has_no_channels():
+    conv = OctConv3d(8, 8, 1, alpha_in=1, alpha_out=1).eval()
+    pair = split(torch.randn(1, 8, 2, 4, 4), 1)
+    out, expected = optimize(nn.Sequential(conv), pair)(pair), conv(pair)
+    torch.testing.assert_close(out.low, expected.low)
