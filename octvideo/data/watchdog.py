@@ -83,7 +83,8 @@ class TimedProcess:
         """Wait for the answer to the last request.
 
         Raises:
-            TimedOutError: it did not come in time, whenever this is called.
+            TimedOutError: it did not come in time. (Where this is called later than that, an answer or a crash of the
+                time since is still one; the child's own alarm ends it some seconds after the limit.)
             ProcessDiedError: the child ended; the message says by which signal.
             Exception: whatever the answering function raised.
         """

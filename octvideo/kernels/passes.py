@@ -21,9 +21,11 @@ def pool(high: Tensor, pooled: Tensor, factors: Sequence[int], sums: bool = Fals
         factors)), which may be some channels of a wider map, too. Factors are 1 or 2.
 
     Raises:
-        ValueError: another shape or type of `pooled`, or its channels lie apart.
+        ValueError: another shape or type of `pooled`, or channels of one of them lie apart.
     """
     _check_low("pooled", pooled, high, factors)
+    if row_step(high) is None:
+        raise ValueError(f"high must be a channels-last map; got {tuple(high.shape)} with strides {high.stride()}")
     library(high.dtype).pool(  # type: ignore[union-attr]
         high.data_ptr(), row_step(high), pooled.data_ptr(), high.shape[0], size_of(high), row_step(pooled),
         three(factors), sums, torch.get_num_threads(),

@@ -18,7 +18,7 @@ def check_device(device: str) -> None:
     """
     try:
         computes = torch.empty(0, device=device).device.type != "meta"
-    except (RuntimeError, AssertionError, NotImplementedError):  # by torch's build and the driver
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):  # by torch's build and the driver
         computes = False
     if not computes:
         others = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]

@@ -237,7 +237,7 @@ def fold_norms(network: nn.Module, example: Any) -> nn.Module:
         names = str(node.target), str(users[0].target)
         conv, norm = (network.get_submodule(name) for name in names)
         seen = conv._forward_hooks or is_hooked(norm)
-        if _is_conv(conv) and _is_norm(norm) and not seen and all(uses.count(name) == 1 for name in names):
+        if is_conv(conv) and _is_norm(norm) and not seen and all(uses.count(name) == 1 for name in names):
             _fold(conv, norm)
             parent, _, child = names[1].rpartition(".")
             setattr(network.get_submodule(parent), child, nn.Identity())
@@ -338,7 +338,8 @@ def _fold(conv: Any, norm: Any) -> None:
     conv.bias = nn.Parameter(bias, requires_grad=False)
 
 
-def _is_conv(module: nn.Module) -> bool:
+def is_conv(module: nn.Module) -> bool:
+    """True for a convolution, dense or octave, that no fast one has taken the place of."""
     return dense_kind(module) is not None or isinstance(module, OctConv1d | OctConv2d | OctConv3d)
 
 

@@ -146,9 +146,10 @@ def test_a_servers_process_ends_with_its_owner_in_the_middle_of_a_request():
         process.send("__import__('time').sleep(60)")
         os.kill(os.getpid(), signal.SIGKILL)
     """
-    owner = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert owner.returncode == -signal.SIGKILL
-    wait_for_end(int(owner.stdout))
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
+        pid = int(owner.stdout.readline())
+        assert owner.wait() == -signal.SIGKILL
+        wait_for_end(pid)
 
 
 def test_a_fork_of_the_owner_leaves_the_child_alone(process):
@@ -162,10 +163,12 @@ def test_a_fork_of_the_owner_leaves_the_child_alone(process):
 
 
 def test_a_child_that_cannot_be_killed_does_not_hold_up_its_owner(process, monkeypatch):
-    process.ask("echo")
+    left_behind = process.ask("pid")
     monkeypatch.setattr(watchdog, "BURIAL_SECONDS", 0.1)
     monkeypatch.setattr(os, "kill", lambda pid, number: None)  # as one that waits for a dead disk
     with pytest.raises(TimedOutError):
         process.ask("sleep")
     monkeypatch.undo()
     assert process.ask("echo") == ("echo",)
+    os.kill(left_behind, signal.SIGKILL)
+    os.waitpid(left_behind, 0)

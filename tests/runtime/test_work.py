@@ -1,5 +1,7 @@
 """What a fast network's convolutions have to do, against counts by hand."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
@@ -9,13 +11,18 @@ from octvideo.analysis import count_macs
 from octvideo.kernels import library
 from octvideo.layers import OctConv3d
 from octvideo.runtime import optimize
+from octvideo.runtime.fused import FusedConv
+from octvideo.runtime.moves import Moves
+from octvideo.runtime.tiles import TiledConv, tiles_take
 from octvideo.runtime.work import count_work
+
+POINTWISE = Moves((1, 1, 1), (1, 1, 1), (0, 0, 0), (1, 1, 1))
 
 
 @pytest.fixture(autouse=True)
-def compiled():
-    if library.library(torch.bfloat16) is None or library.library(torch.float32) is None:
-        pytest.skip("no C compiler")
+def kernels():
+    if not all(tiles_take(dtype, 4, POINTWISE) for dtype in (torch.float32, torch.bfloat16)):
+        pytest.skip("no kernel for this processor")
 
 
 class Residual(nn.Module):
@@ -67,8 +74,33 @@ def test_octaves_have_less_to_do():
     assert counted[1].map_bytes < counted[0].map_bytes
 
 
-@pytest.mark.filterwarnings("ignore:.*left as they are")
-def test_other_kernels_are_not_counted():
-    x = torch.randn(1, 16, 2, 4, 4)
-    assert count_work(optimize(nn.Conv3d(16, 16, 3, padding=1, groups=4).eval(), x), x) is None
-    assert count_work(nn.Conv3d(16, 16, 3).eval(), torch.randn(1, 16, 4, 4, 4)) is None
+def test_windows_that_overlap_count_once():
+    """A stem's rows of pixels, with three pixels of zeros at both ends and four channels each."""
+    x = torch.randn(1, 3, 2, 16, 16)
+    network = nn.Sequential(nn.Conv3d(3, 16, (1, 7, 7), (1, 2, 2), (0, 3, 3)), nn.ReLU()).eval()
+    work = count_work(optimize(network, x, dtype=torch.bfloat16), x)
+    pixel = 4 if library._has_matrices() else 3
+    rows, out = 2 * 16 * (16 + 6) * pixel, 2 * 8 * 8 * 16
+    assert abs(work.map_bytes - 2 * (rows + out)) <= 2 * 2 * pixel  # an even width leaves the last pixel out
+
+
+@pytest.mark.parametrize(
+    "conv", [nn.Conv3d(8, 8, 3, padding=1, groups=4), nn.Conv3d(8, 8, 3, padding_mode="replicate")]
+)
+def test_other_kernels_are_not_counted(conv):
+    x = torch.randn(1, 8, 4, 4, 4)
+    for network in (nn.Sequential(nn.Conv3d(8, 8, 1), conv), nn.Conv3d(8, 8, 1)):
+        assert count_work(network.eval(), x) is None
+    assert count_work(optimize(nn.Sequential(nn.Conv3d(8, 8, 1), conv).eval(), x), x) is None
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_network_is_afterwards_what_it_was(fails, monkeypatch):
+    x = torch.randn(1, 8, 2, 4, 4)
+    network = optimize(nn.Sequential(nn.Conv3d(8, 8, 1), nn.ReLU()).eval(), x)
+    [conv] = (module for module in network.modules() if isinstance(module, FusedConv))
+    if fails:
+        monkeypatch.setattr(TiledConv, "executed_macs", lambda self, x: 1 // 0)
+    with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
+        assert count_work(network, x) == count_work(network, x)
+    assert {type(path) for path in conv.paths.values()} == {TiledConv}

@@ -33,8 +33,10 @@ static inline __attribute__((always_inline)) void lay_row(const Element *from, I
 
 /* Three colours one after the other, as videos come, to pixels of four channels. */
 static void lay_colours(const Element *from, Int between_channels, Element *to, Int places) {
-    const Element *red = from, *green = red + between_channels, *blue = green + between_channels;
     Int x = 0;
+#if HAS_AVX512
+    const Element *red = from, *green = red + between_channels, *blue = green + between_channels;
+#endif
 #if HAS_AVX512 && defined(BFLOAT16)
     for (; x + 8 <= places; x += 8) {
         const __m512i r = _mm512_cvtepu16_epi64(_mm_loadu_si128((const __m128i *)(red + x)));
