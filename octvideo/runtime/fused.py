@@ -15,6 +15,7 @@ from octvideo.layers.functional import columns, is_depthwise, path_runs
 from octvideo.layers.pair import check_pair, empty_low
 from octvideo.layers.resize import avg_pool, low_size
 from octvideo.runtime import passes
+from octvideo.runtime.joined import JoinedPair
 from octvideo.runtime.moves import Moves
 from octvideo.runtime.onednn import OneDnnConv
 from octvideo.runtime.tiles import TiledConv, tiles_read_low, tiles_take, tiles_use_matrices
@@ -31,35 +32,6 @@ READ_BY_OTHERS = (
 Path = TiledConv | OneDnnConv
 Input = tuple[tuple[int, ...], Tensor]
 """Parts of a pair, and what a convolution reads of them."""
-
-
-class _JoinedPair(OctPair):
-    """A pair on the way from one fused convolution to others, with the map that these read of it.
-
-    Args:
-        high, low, segments: as of `OctPair`.
-        joined: the low part and the pooled high one side by side, in one map.
-    """
-
-    def __init__(self, high: Tensor, low: Tensor, segments: Segments, joined: Tensor) -> None:
-        super().__init__(high, low, segments)
-        self.joined = joined
-
-
-class Join(nn.Module):
-    """Gives a map with what several fused convolutions read of it: its low and its pooled high part in one map.
-
-    Args:
-        factors: the octave's.
-    """
-
-    def __init__(self, factors: Sequence[int]) -> None:
-        super().__init__()
-        self.factors = tuple(factors)
-
-    def forward(self, x: Map) -> OctPair:
-        pair = x if isinstance(x, OctPair) else empty_low(x, self.factors)
-        return _JoinedPair(pair.high, pair.low, pair.segments, passes.join(pair.high, pair.low, self.factors))
 
 
 class FusedConv(nn.Module):
@@ -203,7 +175,7 @@ class FusedConv(nn.Module):
         high = self._high(pair, size, sums[HIGH], relu, for_pooled) if of_high else _no_channels(low, size)
         if joined is None:
             return OctPair(high, low, self.out_segments)
-        return _JoinedPair(high, low, self.out_segments, joined)
+        return JoinedPair(high, low, self.out_segments, joined)
 
     @cached_property
     def pools_after(self) -> bool:
@@ -236,7 +208,7 @@ class FusedConv(nn.Module):
         )  # fmt: skip
         high, low = out[:, low_channels:], pooled[:, :low_channels]
         if self.joins:
-            return _JoinedPair(high, low, self.out_segments, pooled)
+            return JoinedPair(high, low, self.out_segments, pooled)
         return OctPair(high, low, self.out_segments)
 
     def _low(self, pair: OctPair, summand: Tensor | None, relu: bool, out: Tensor | None) -> Tensor:
@@ -334,12 +306,12 @@ class FusedConv(nn.Module):
 
     def _both(self, pair: OctPair) -> Tensor:
         """The low part and the high one pooled by the octave's factors, side by side."""
-        return pair.joined if isinstance(pair, _JoinedPair) else passes.join(pair.high, pair.low, self.factors)
+        return pair.joined if isinstance(pair, JoinedPair) else passes.join(pair.high, pair.low, self.factors)
 
     def _pooled(self, pair: OctPair, source: int, target: int) -> Tensor:
         """One part of the input at the size at which a part of the output reads it."""
         pools = self.pools[source, target]
-        if source == HIGH and pools[:1] == [self.factors] and isinstance(pair, _JoinedPair):
+        if source == HIGH and pools[:1] == [self.factors] and isinstance(pair, JoinedPair):
             return _pool(pair.joined[:, self.in_low :], pools[1:])
         return _pool(pair.parts[source], pools)
 

@@ -15,7 +15,8 @@ from octvideo.convert.trace import WRITES_OVER, trace_symbolically
 from octvideo.layers import OctConv2d, OctConv3d, Pairwise, octave_from_dense
 from octvideo.layers.conv import dense_kind
 from octvideo.layers.replace import replace_modules
-from octvideo.runtime.fused import FusedConv, Join, why_not_fused
+from octvideo.runtime.fused import FusedConv, why_not_fused
+from octvideo.runtime.joined import Join
 from octvideo.runtime.pools import fast_pool
 
 SUMS = (operator.add, operator.iadd, torch.add)

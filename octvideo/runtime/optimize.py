@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +14,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 from octvideo.convert.trace import trace_symbolically
 from octvideo.kernels import LAYOUTS
 from octvideo.layers import OctConv1d, OctConv2d, OctConv3d, OctPair, to_channels_last
-from octvideo.layers.calls import call
 from octvideo.layers.conv import dense_kind
+from octvideo.runtime.check import TOLERANCES, Check, check_of, is_floating
 from octvideo.runtime.fusion import fuse, is_hooked
 from octvideo.runtime.window import MOST_CHANNELS
-
-TOLERANCES: dict[torch.dtype | None, float] = {
-    torch.float64: 1e-9,
-    torch.float32: 1e-4,
-    torch.float16: 0.02,
-    torch.bfloat16: 0.1,
-}
-"""Largest difference of the outputs, relative to the largest output, by the input's type."""
 
 Step = Callable[[nn.Module, Any], nn.Module]
 
@@ -57,7 +49,7 @@ class FastNetwork(nn.Module):
             raise RuntimeError(
                 "torch.jit.trace does not see what a fast network calls: trace the network that it was made of"
             )
-        given = next((t.dtype for t in tree_leaves((args, kwargs)) if _is_floating(t)), self.dtype)
+        given = next((t.dtype for t in tree_leaves((args, kwargs)) if is_floating(t)), self.dtype)
         args = tuple(self._laid(arg) for arg in args)
         out = self.network(*args, **{name: self._laid(arg) for name, arg in kwargs.items()})
         return _cast(out, given)
@@ -111,7 +103,7 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
     ]
     with torch.no_grad():
         runner = copy.deepcopy(network)
-        check = _check_of(runner, example, dtype)
+        check = check_of(runner, example, dtype)
         if check.has_state:
             warnings.warn(
                 f"only lowering is tried: {type(model).__name__} changes as it runs, or gives other outputs each time",
@@ -123,22 +115,6 @@ def optimize(model: nn.Module, example: Any, *, dtype: torch.dtype | None = None
         for name, step in steps:
             network = _checked(name, step, network, check)
     return network
-
-
-class _Check(NamedTuple):
-    """What a step is checked by.
-
-    Args:
-        example: an input that tells.
-        expected: the leaves of the network's output.
-        tolerance: largest difference, relative to the largest output.
-        has_state: the network changes as it runs, so that only copies are run, or is random.
-    """
-
-    example: Any
-    expected: list[Any]
-    tolerance: float
-    has_state: bool
 
 
 def _copy(model: nn.Module) -> nn.Module:
@@ -156,73 +132,6 @@ def _check_arguments(model: Any, dtype: Any) -> None:
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in TOLERANCES):
         known = ", ".join(str(t) for t in TOLERANCES)
         raise TypeError(f"dtype must be one of {known}, or None for the network's own; got {dtype!r}")
-
-
-def _check_of(runner: nn.Module, example: Any, dtype: torch.dtype | None) -> _Check:
-    """What the steps are checked by; `runner` is run for it."""
-    expected, example = _outputs(runner, example)
-    types = [*([dtype] if dtype else []), *(e.dtype for e in expected if isinstance(e, Tensor))]
-    tolerance = max(TOLERANCES.get(t, 0.0) for t in types)
-    before = copy.deepcopy(_tensors_of(runner))  # after a first run, in which some networks make what they keep
-    again = tree_leaves(call(runner, _cloned(example)))
-    has_state = not _are_equal(before, _tensors_of(runner)) or _worst(again, expected) > tolerance
-    return _Check(example, expected, tolerance, has_state)
-
-
-def _tensors_of(network: nn.Module) -> dict[str, Tensor]:
-    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
-
-
-def _are_equal(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
-    if before.keys() != after.keys() or any(before[name].shape != after[name].shape for name in before):
-        return False
-    return all(torch.allclose(before[name], after[name], rtol=0, atol=0, equal_nan=True) for name in before)
-
-
-def _cloned(example: Any) -> Any:
-    """The example for a network that may write into it."""
-    return tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, example)
-
-
-def _outputs(network: nn.Module, example: Any) -> tuple[list[Any], Any]:
-    """What a network gives for an example, and the example, or noise in its place where that would show nothing."""
-    tensors = [t for t in tree_leaves(example) if isinstance(t, Tensor)]
-    if not any(t.numel() for t in tensors):
-        shapes = ", ".join(str(tuple(t.shape)) for t in tensors) or repr(type(example).__name__)
-        raise ValueError(f"example must hold tensors with elements, an input such as those to come; got {shapes}")
-    telling = _telling(example)
-    unused = network if telling is example else copy.deepcopy(network)
-    try:
-        expected = tree_leaves(call(network, _cloned(example)))
-    except Exception as error:
-        shapes = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors)
-        raise ValueError(f"{type(network).__name__} does not run on the example ({shapes}): {error}") from error
-    if not any(isinstance(e, Tensor) for e in expected):
-        kinds = " and ".join(sorted({type(e).__name__ for e in expected})) or "nothing"
-        raise ValueError(
-            "the network must return tensors, alone or in tuples, lists, dicts; "
-            f"{type(network).__name__} returned {kinds}"
-        )
-    if telling is example:
-        return expected, example
-    try:  # the network may want other numbers than noise
-        shown = tree_leaves(call(unused, _cloned(telling)))
-    except Exception:
-        return expected, example
-    finite = all(bool(t.isfinite().all()) for t in shown if isinstance(t, Tensor))
-    return (shown, telling) if finite else (expected, example)
-
-
-def _telling(example: Any) -> Any:
-    """An example with noise in place of floating tensors whose elements are all the same, or itself without such."""
-    generator = torch.Generator().manual_seed(0)
-
-    def constant(t: Any) -> bool:
-        return _is_floating(t) and t.numel() > 1 and bool((t == t[(0,) * t.dim()]).all())
-
-    if not any(map(constant, tree_leaves(example))):
-        return example
-    return tree_map(lambda t: torch.randn(t.shape, generator=generator).to(t) if constant(t) else t, example)
 
 
 def fold_norms(network: nn.Module, example: Any) -> nn.Module:
@@ -279,20 +188,15 @@ def _holds_maps(x: Any) -> bool:
     return any(map(_is_map, tree_leaves(x, is_leaf=_is_map)))
 
 
-def _is_floating(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.is_floating_point()
-
-
 def _cast(maps: Any, dtype: torch.dtype | None) -> Any:
-    return maps if dtype is None else tree_map(lambda x: x.to(dtype) if _is_floating(x) else x, maps)
+    return maps if dtype is None else tree_map(lambda x: x.to(dtype) if is_floating(x) else x, maps)
 
 
-def _checked(name: str, step: Step, network: nn.Module, check: _Check) -> nn.Module:
+def _checked(name: str, step: Step, network: nn.Module, check: Check) -> nn.Module:
     """The network after a step, or before it where the step fails or changes what comes out."""
     try:
         candidate = step(copy.deepcopy(network), check.example)
-        runner = copy.deepcopy(candidate) if check.has_state else candidate
-        worst = _worst(tree_leaves(call(runner, _cloned(check.example))), check.expected)
+        worst = check.difference(candidate)
     except Exception as error:  # a step may meet anything in a stranger's network
         warnings.warn(f"{name} is left out: {type(error).__name__}: {str(error).strip().splitlines()[0]}", stacklevel=3)
         return network
@@ -300,34 +204,6 @@ def _checked(name: str, step: Step, network: nn.Module, check: _Check) -> nn.Mod
         warnings.warn(f"{name} is left out: outputs differ by {worst:.2g}, more than {check.tolerance:g}", stacklevel=3)
         return network
     return candidate
-
-
-def _worst(got: list[Any], expected: list[Any]) -> float:
-    """Largest `_difference` of outputs; infinite where there are more of one kind."""
-    if len(got) != len(expected):
-        return float("inf")
-    differences = [_difference(*both) for both in zip(got, expected, strict=True)]
-    return float(torch.tensor([0.0, *differences], dtype=torch.float64).max())
-
-
-def _difference(got: Any, expected: Any) -> float:
-    """Largest difference of two outputs, relative to the largest number in the second; infinite for unlike ones."""
-    if not isinstance(expected, Tensor):
-        return 0.0 if _is_same(got, expected) else float("inf")
-    if got.shape != expected.shape:
-        return float("inf")
-    if not expected.numel():
-        return 0.0
-    got, expected = got.double(), expected.double()
-    largest = expected.abs().masked_fill(expected.isinf(), 0).max().clamp(min=torch.finfo(torch.float32).tiny)
-    return float((got - expected).abs().masked_fill(got == expected, 0).max() / largest)  # equal infinities, too
-
-
-def _is_same(got: Any, expected: Any) -> bool:
-    try:
-        return bool(got == expected)
-    except Exception:  # arrays, for one, say so element by element
-        return False
 
 
 def _fold(conv: Any, norm: Any) -> None:

@@ -16,7 +16,8 @@ from octvideo import octavize
 from octvideo.layers import OctConv2d, OctConv3d, Pairwise, octave_from_dense
 from octvideo.models import IMAGE_BUILDERS, build_model
 from octvideo.runtime import FastNetwork, optimize
-from octvideo.runtime.fused import FusedConv, Join
+from octvideo.runtime.fused import FusedConv
+from octvideo.runtime.joined import Join
 from octvideo.runtime.optimize import fold_norms, fuse_convolutions, lower
 
 

@@ -12,7 +12,8 @@ from octvideo.layers import OctConv3d, avg_pool, split, upsample
 from octvideo.layers.pool import PlanarMaxPool3d
 from octvideo.layers.resize import low_size
 from octvideo.runtime import fused, passes
-from octvideo.runtime.fused import FusedConv, Join
+from octvideo.runtime.fused import FusedConv
+from octvideo.runtime.joined import Join
 from octvideo.runtime.pools import fast_pool
 
 FACTORS = {"spatial": (1, 2, 2), "temporal": (2, 1, 1), "spatiotemporal": (2, 2, 2)}
