@@ -75,7 +75,7 @@ def benchmark_networks(
     Returns:
         One row for each variant and alpha: its time, and the ratios of time and multiply-adds to the dense network of
         the same variant; of fast networks on a CPU also the multiply-adds that instructions execute and the bytes of
-        maps (`octvideo.runtime.work.Work`), which bound the time. Of a training step also its peak memory beyond
+        maps (`octvideo.runtime.work.Work`), which it follows. Of a training step also its peak memory beyond
         weights, optimizer state and clips (see `octvideo.benchmarks.training.peak_bytes`) and the ratio of that.
 
     Raises:
@@ -173,7 +173,7 @@ def _inference_form(
 
 
 def _work_per_view(network: nn.Module, clips: Tensor) -> dict[str, float]:
-    """What bounds the time of a fast network, where octvideo's kernel does all of it."""
+    """What a fast network has to do beside its multiply-adds, where octvideo's kernel does all of it."""
     work = count_work(network, clips)
     if work is None:
         return {}

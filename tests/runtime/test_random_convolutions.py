@@ -73,6 +73,7 @@ def is_near(got, expected, tolerance):
 
 
 def check_case(seed, dtype):
+    """Whether there is such a convolution; one that there is equals its oracle."""
     rng = random.Random(seed)
     torch.manual_seed(seed)
     try:
@@ -80,7 +81,7 @@ def check_case(seed, dtype):
     except ValueError as error:
         if "output without an input" not in str(error):
             raise
-        return  # no path leads to one of the parts
+        return False  # no path leads to one of the parts
     x, relu = random_input(rng, conv, dtype), rng.random() < 0.5
     fast = FusedConv(conv, relu)
     fast.joins = rng.random() < 0.4
@@ -93,6 +94,7 @@ def check_case(seed, dtype):
         f"case {seed}: {conv} of {[tuple(part.shape) for part in parts(x)]}, joins={fast.joins}, relu={relu}, "
         f"{'no' if summand is None else 'a'} summand"
     )
+    return True
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
@@ -104,5 +106,5 @@ def test_random_convolutions(dtype, matrices, monkeypatch):
         pytest.skip("the processor has no matrix instructions")
     monkeypatch.setattr(fused, "tiles_use_matrices", lambda *_: matrices)
     with torch.no_grad():
-        for seed in range(NUM_CASES):
-            check_case(seed, dtype)
+        num_checked = sum(check_case(seed, dtype) for seed in range(NUM_CASES))
+    assert num_checked > 0.9 * NUM_CASES
